@@ -1,0 +1,48 @@
+"""Joining a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import ray
+from ray.data import DataContext
+
+# Blocks are small and few are in flight; Ray's default of 30 % of memory would starve engines on the same machine.
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run."""
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=True, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(2, len(os.sched_getaffinity(0))),
+            object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+        )
+    _configure_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _configure_data() -> None:
+    context = DataContext.get_current()
+    # Blocks stay as the source cuts them: they are the batches that travel through the stages together.
+    context.target_max_block_size = None
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False

@@ -1,0 +1,228 @@
+"""The configuration of a job: one YAML file over a packaged profile, validated before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from el4ner_ray.errors import UsageError
+
+PROFILES = ("paper", "single-gpu", "tiny-cpu", "fake")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(_Section):
+    """One member of the ensemble."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="How votes, files and tables call it.")
+    source: str = Field(description="`bundled:NAME`, a Hugging Face id, or a local folder in Hugging Face format.")
+    revision: str | None = Field(None, description="Commit of a Hugging Face source.")
+    gpus: float = Field(1.0, ge=0, description="GPUs a replica; fractions share a card.")
+    cpus: float = Field(1.0, gt=0, description="Logical CPUs a replica asks Ray for.")
+    core_share: float = Field(
+        1.0, gt=0, description="Without a GPU: this model's share of the machine's cores, relative to the other models'."
+    )
+    replicas: int = Field(1, ge=1, description="Engines of this model.")
+    chat_template: bool = Field(False, description="Ask through the model's chat template instead of as running text.")
+    stop_token_ids: tuple[int, ...] = Field((), description="Further token ids that end an answer.")
+    trust_remote_code: bool = Field(False, description="Run code that comes with the model. Know whose it is.")
+    engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, passed through to vLLM.")
+
+
+class Demonstrations(_Section):
+    """How labelled sentences are chosen for a prompt."""
+
+    k: int = Field(5, ge=1, description="Demonstrations in a prompt.")
+    pool_spans: Literal["extracted", "gold"] = Field(
+        "extracted",
+        description="What stands for a pool sentence: the spans that the models extract from it, or its gold entities.",
+    )
+    embedder: str = Field(
+        "bundled:all-minilm-l6-v2", description="sentence-transformers model: `bundled:NAME`, a hub id or a folder."
+    )
+    tagger: str = Field(
+        "bundled:en_core_web_sm", description="spaCy pipeline that weights spans, or `none` for equal weights."
+    )
+    weights: dict[Literal["PROPN", "NOUN", "PRON", "other"], float] = Field(
+        default_factory=lambda: {"PROPN": 4.0, "NOUN": 2.0, "PRON": 1.0, "other": 0.0},
+        description="Weight of a span by the universal part of speech of its head word.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_complete(cls, weights: dict[str, float]) -> dict[str, float]:
+        missing = {"PROPN", "NOUN", "PRON", "other"} - weights.keys()
+        if missing or min(weights.values()) < 0:
+            raise ValueError("give PROPN, NOUN, PRON and other a weight of 0 or more each")
+        return weights
+
+
+class Limits(_Section):
+    """Bounds on what one document, answer or request may cost."""
+
+    part_characters: int = Field(8_000, ge=100, description="Longer documents travel in parts of at most this length.")
+    sentence_characters: int = Field(1_000, ge=50, description="Longer sentences are cut at white space.")
+    answer_tokens: int = Field(96, ge=8, description="Longest answer to an extraction question.")
+    batch_documents: int = Field(8, ge=1, description="Documents that travel through the stages together.")
+    documents_per_file: int = Field(
+        64, ge=1, description="Rows that are collected for an output file; what a crash can cost."
+    )
+    batches_in_flight: int = Field(6, ge=1, description="Batches that a stage works on at once.")
+    request_seconds: float = Field(600.0, gt=0, description="Deadline of a batch of requests.")
+    retries: int = Field(4, ge=0, description="Further tries after a passing fault of an engine.")
+
+
+class FakeEngine(_Section):
+    """The scripted engine of tests and scale runs: deterministic rule-based answers, no model."""
+
+    latency_ms: float = Field(0.0, ge=0, description="Time that a request takes.")
+    failure_rate: float = Field(0.0, ge=0, le=1, description="Share of calls that raise a passing fault.")
+    garbage_rate: float = Field(0.0, ge=0, le=1, description="Share of requests answered with nonsense.")
+
+
+class JobConfig(_Section):
+    """Everything that decides what a run does."""
+
+    profile: str = "tiny-cpu"
+    engine: Literal["vllm", "fake"] = "vllm"
+    method: Literal["paper"] = "paper"
+    prompts: str = Field("v1", description="Version of the packaged prompt templates.")
+    labels: dict[str, str] | None = Field(
+        None, description="Entity types with a line of description each. Default: the types that occur in the pool."
+    )
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    verifier: str = Field(description="Name of the model that verifies.")
+    segmenter: Literal["sentencex", "none"] = Field(
+        "sentencex", description="How documents are cut into sentences; `none`: each part is one sentence."
+    )
+    language: str = Field("en", description="Language code for the segmenter.")
+    text_column: str = Field("text", description="Input column with the text.")
+    id_column: str | None = Field(None, description="Input column with a unique id. Default: `id` where there is one.")
+    demonstrations: Demonstrations = Field(default_factory=Demonstrations)
+    limits: Limits = Field(default_factory=Limits)
+    fake: FakeEngine = Field(default_factory=FakeEngine)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> JobConfig:
+        names = [model.name for model in self.models]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models: the name {name!r} is given twice; names must differ")
+        if self.verifier not in names:
+            raise ValueError(f"verifier: {self.verifier!r} is not one of the models ({', '.join(names)})")
+        if self.labels is not None:
+            check_labels(self.labels)
+        return self
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        return tuple(model.name for model in self.models)
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raise ValueError unless every label can stand in a prompt on one line and be told apart in an answer."""
+    if not labels:
+        raise ValueError("labels: the label set is empty; name at least one entity type")
+    for label, description in labels.items():
+        if label.strip() != label or not label or any(c in label for c in "|=\n\r"):
+            raise ValueError(f"labels: {label!r} must be a single line without '|', '=' or surrounding white space")
+        if "\n" in description:
+            raise ValueError(f"labels.{label}: the description must be a single line")
+
+
+def load(
+    path: str | Path | None = None,
+    profile: str | None = None,
+    models: tuple[str, ...] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> JobConfig:
+    """The configuration from a packaged profile, the YAML file at `path` over it, and `overrides` over both.
+
+    `models` keeps only the named members of the ensemble, in the order given; if the verifier is not among them, the
+    first one verifies. Raises UsageError, naming the field and the mend.
+    """
+    given = _read_yaml(Path(path)) if path else {}
+    profile = profile or given.get("profile") or "tiny-cpu"
+    if profile not in PROFILES:
+        raise UsageError(f"profile: there is no {profile!r}; use one of {', '.join(PROFILES)}")
+    packaged = resources.files("el4ner_ray.profiles").joinpath(f"{profile}.yaml")
+    merged = _merge(yaml.safe_load(packaged.read_text("utf-8")), given)
+    merged = _merge(merged, overrides or {}) | {"profile": profile}
+    if models:
+        merged = _choose_models(merged, models)
+    try:
+        return JobConfig.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError(f"{path or f'profile {profile}'}: {_first_problem(error)}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}; give the path of a readable YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict | None):
+        raise UsageError(f"--config {path}: the file must hold a mapping of fields, not a {type(content).__name__}")
+    return content or {}
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        # A label set or a list of models is one value: half of the profile's under the user's would surprise.
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "labels"
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _choose_models(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    known = {model.get("name"): model for model in fields.get("models", []) if isinstance(model, dict)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--models: there is no {name!r} in this configuration; it has {', '.join(map(str, known))}")
+    verifier = fields.get("verifier")
+    return fields | {
+        "models": [known[name] for name in names],
+        "verifier": verifier if verifier in names else names[0],
+    }
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such field; see the configuration reference for the names"
+    return f"{field}: {message}" if field else message
+
+
+# What changes nothing in the annotations may change between a run and its resumption.
+_NOT_IN_FINGERPRINT = {
+    "profile": True,
+    "limits": {"batch_documents", "batches_in_flight", "documents_per_file", "request_seconds", "retries"},
+    "fake": {"latency_ms", "failure_rate"},
+    "models": {"__all__": {"gpus", "cpus", "core_share", "replicas"}},
+}
+
+
+def fingerprint_fields(config: JobConfig, **more: str) -> dict[str, Any]:
+    """The fields that decide the annotations; `more` adds hashes of prompts, models and index."""
+    fields: dict[str, Any] = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
+    return fields | more
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """SHA-256 of the fields in canonical JSON, as hexadecimal digits."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The method as pure functions. Nothing here imports ray, torch or vllm."""

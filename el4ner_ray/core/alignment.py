@@ -1,0 +1,149 @@
+"""Finding what a model named in the text it was asked about: surfaces in, exact code-point spans out.
+
+A model copies badly: it changes case, quotes, dashes and white space, and drops what it cannot see. A surface is
+therefore looked for in three readings of the sentence, each looser than the one before, and the first that holds it
+decides. A reading maps each of its characters back to the code point it stands for, so spans always refer to the
+untouched text.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+
+import regex
+
+from el4ner_ray.core.prompting import one_line
+from el4ner_ray.schema import Span
+
+# Scripts written without spaces between words, and Hangul, whose particles follow a name without one: a mention may
+# begin or end anywhere between characters.
+_UNSPACED = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+)
+_JOINS_PREVIOUS = regex.compile("[\\p{M}\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+_IGNORABLE = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]")
+_QUOTES = str.maketrans("‘’‚‛“”„‟«»`´′″", "''''" + '""""""' + "''" + "'" + '"')
+_DASHES = regex.compile(r"\p{Dash}")
+
+
+def locate(sentence: str, surface: str) -> list[Span]:
+    """All mentions of `surface` in `sentence`, as half-open code-point spans in the order of the text.
+
+    Mentions may overlap each other. None begins or ends inside a word or inside a user-perceived character. Empty when
+    the sentence does not hold the surface in any reading.
+    """
+    for read in (_as_shown, _evened, _squeezed):
+        wanted = "".join(character for character, _ in read(surface))
+        if not wanted:
+            return []
+        reading = list(read(sentence))
+        characters = "".join(character for character, _ in reading)
+        origins = [origin for _, origin in reading]
+        spans = {
+            Span(origins[at], _end_of_character(sentence, origins[at + len(wanted) - 1] + 1))
+            for at in _occurrences(characters, wanted)
+        }
+        mentions = sorted(span for span in spans if _stands_alone(sentence, span))
+        if mentions:
+            return mentions
+    return []
+
+
+def align(sentence: str, surfaces: Iterable[str]) -> tuple[list[Span], list[str]]:
+    """The distinct spans of all mentions of all surfaces, sorted, and the surfaces that are not in the sentence."""
+    spans: set[Span] = set()
+    missing: list[str] = []
+    for surface in surfaces:
+        mentions = locate(sentence, surface)
+        spans.update(mentions)
+        if not mentions:
+            missing.append(surface)
+    return sorted(spans), missing
+
+
+_Reading = Iterator[tuple[str, int]]
+
+
+def _as_shown(text: str) -> _Reading:
+    """Character by character as the prompt shows it, outer white space left out."""
+    shown = one_line(text)
+    start = len(shown) - len(shown.lstrip())
+    for index in range(start, len(shown.rstrip())):
+        yield shown[index], index
+
+
+def _evened(text: str) -> _Reading:
+    """Case, compatibility forms, quotes and dashes evened out, runs of white space as one space."""
+    pending_space = False
+    started = False
+    for character, index in _folded(text):
+        if character.isspace():
+            pending_space = started
+            continue
+        if pending_space:
+            yield " ", index
+            pending_space = False
+        started = True
+        yield character, index
+
+
+def _squeezed(text: str) -> _Reading:
+    """Evened out, and without any white space: tokenised text is often copied without its spaces."""
+    return ((character, index) for character, index in _folded(text) if not character.isspace())
+
+
+def _folded(text: str) -> _Reading:
+    # Folding may give several characters for one ("ß", "ﬁ") or none (zero-width ones); each keeps its origin. The
+    # decomposed form lets "é" match "e" followed by U+0301.
+    for index, character in enumerate(one_line(text)):
+        for folded in _fold(character):
+            yield folded, index
+
+
+@cache
+def _fold(character: str) -> str:
+    if character.isspace():
+        return " "
+    if _IGNORABLE.match(character):
+        return ""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+    return _DASHES.sub("-", folded.translate(_QUOTES))
+
+
+def _occurrences(text: str, wanted: str) -> Iterator[int]:
+    at = text.find(wanted)
+    while at >= 0:
+        yield at
+        at = text.find(wanted, at + 1)
+
+
+def _end_of_character(text: str, end: int) -> int:
+    """Where the user-perceived character that `end` may stand in ends, skipping what a loose reading left out."""
+    while end < len(text) and _JOINS_PREVIOUS.match(text[end]) and not _is_spacing(text[end]):
+        end += 1
+    return end
+
+
+def _is_spacing(character: str) -> bool:
+    return unicodedata.category(character) == "Mc"
+
+
+def _stands_alone(text: str, span: Span) -> bool:
+    return _boundary(text, span.start) and _boundary(text, span.end)
+
+
+def _boundary(text: str, at: int) -> bool:
+    """Whether a mention may begin or end between the characters before and at `at`."""
+    if at in (0, len(text)):
+        return True
+    before, after = text[at - 1], text[at]
+    if _JOINS_PREVIOUS.match(after) or before == "\u200d":
+        return False
+    if _UNSPACED.match(before) or _UNSPACED.match(after):
+        return True
+    return not (_in_word(before) and _in_word(after))
+
+
+_in_word: Callable[[str], bool] = cache(lambda c: c == "_" or unicodedata.category(c)[0] in "LNM")

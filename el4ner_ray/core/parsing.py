@@ -1,0 +1,57 @@
+"""Reading models' answers. Answers are hostile input: nothing in them is trusted to be there, short or meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from el4ner_ray.core.prompting import NO_ENTITY, SEPARATOR
+
+_WRAPPERS = "\"'`*“”‘’«»"
+_MAX_SURFACES = 64
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The surfaces that an answer names, without repetition, in its order; `problem` when it is not clean."""
+
+    surfaces: tuple[str, ...]
+    problem: str = ""
+
+
+def parse_extraction(answer: str, finished: bool = True) -> Extraction:
+    """Surfaces from an answer `a | b | c` or `none`, as far as the first line break.
+
+    An answer that was cut off (`finished` false) keeps its complete items. An answer without any item, with far more
+    items than a sentence holds, or that goes on in the prompt's own format has a `problem`, and keeps what is usable.
+    """
+    line = answer.strip().split("\n", 1)[0]
+    items = [item.strip() for item in line.split(SEPARATOR.strip())]
+    problem = ""
+    if not finished:
+        items, problem = items[:-1], "cut off at the token limit"
+    if line.startswith(("Sentence:", "Entities:", "Type of ")):
+        return Extraction((), "repeats the prompt")
+    surfaces = list(dict.fromkeys(filter(None, map(_unwrapped, items))))
+    if len(surfaces) > 1:
+        # "none" beside names is a name's list gone wrong; the names still count.
+        surfaces = [surface for surface in surfaces if surface.casefold() != NO_ENTITY]
+    if len(surfaces) > _MAX_SURFACES:
+        surfaces, problem = surfaces[:_MAX_SURFACES], f"names more than {_MAX_SURFACES} entities"
+    if [surface.casefold() for surface in surfaces] == [NO_ENTITY]:
+        return Extraction((), problem)
+    if not surfaces and not problem:
+        problem = "empty"
+    return Extraction(tuple(surfaces), problem)
+
+
+def _unwrapped(item: str) -> str:
+    """An item without quotes or emphasis around it; they stay when only one side has them."""
+    while len(item) > 1 and item[0] in _WRAPPERS and item[-1] in _WRAPPERS:
+        item = item[1:-1].strip()
+    return item
+
+
+def parse_choice(answer: str, choices: tuple[str, ...]) -> str | None:
+    """The choice that the answer is, or None: anything else is an abstention, never a guess."""
+    given = answer.strip()
+    return given if given in choices else None

@@ -1,0 +1,119 @@
+"""Prompts: one shared prefix a sentence, and the questions that continue it.
+
+Layout (DESIGN: one prefix, several questions), from the most to the least shared:
+
+    instructions and label descriptions          one text a job
+    demonstrations, the most similar one last    shared by sentences with the same neighbours
+    the sentence                                 shared by extraction, classification and verification
+    the question
+
+A prompt is a sequence of turns (question, answer, question, …). Later stages ask further turns of the conversation
+that extraction opened, so a model computes the long first turn once. The wording is in `el4ner_ray/prompts/VERSION/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+
+SEPARATOR = " | "
+NO_ENTITY = "none"
+TRUE, FALSE = "true", "false"
+
+_TEMPLATES = ("instructions", "demonstration", "extract", "classify", "verify")
+
+
+@dataclass(frozen=True)
+class LabelledSentence:
+    """A demonstration's content: the sentence and its (surface, type) pairs in the order of the text."""
+
+    text: str
+    entities: tuple[tuple[str, str], ...]
+
+
+def one_line(text: str) -> str:
+    """How a document's text is shown in a prompt: on one line, without what the prompt's own format uses.
+
+    Every code point is replaced by exactly one code point, so offsets into the result are offsets into `text`. Line
+    breaks, tabs and other controls become a space, the list separator becomes a broken bar, and unassigned or
+    surrogate code points become U+FFFD.
+    """
+    return text.translate(_SHOWN)
+
+
+class _Shown(dict[int, int]):
+    """Lazy table for str.translate: what each code point looks like in a prompt."""
+
+    def __missing__(self, code: int) -> int:
+        character = chr(code)
+        category = unicodedata.category(character)
+        if character == "|":
+            shown = ord("¦")
+        elif category in ("Cc", "Zl", "Zp"):
+            shown = ord(" ")
+        elif category in ("Cs", "Cn"):
+            shown = 0xFFFD
+        else:
+            shown = code
+        self[code] = shown
+        return shown
+
+
+_SHOWN = _Shown()
+
+
+def running_text(turns: Sequence[str]) -> str:
+    """Turns as one continuous text, for models that are asked without a chat template.
+
+    An answer follows its question after a space and ends with a line break, so that the tokens of the turns so far do
+    not change when a turn is added.
+    """
+    pieces = [turns[0]]
+    for index, turn in enumerate(turns[1:], start=1):
+        pieces.append((" " if index % 2 else "\n") + turn)
+    return "".join(pieces)
+
+
+class Prompts:
+    """Renders the packaged templates of one version for one label set. Safe to share between tasks."""
+
+    def __init__(self, version: str, labels: Mapping[str, str]) -> None:
+        """Load `prompts/VERSION`; raises FileNotFoundError when there is no such version."""
+        folder = resources.files("el4ner_ray.prompts").joinpath(version)
+        sources = {name: folder.joinpath(f"{name}.jinja").read_text("utf-8") for name in _TEMPLATES}
+        # The output is a prompt, not HTML: nothing is escaped. Values never become template source.
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+        self._templates = {name: environment.from_string(source) for name, source in sources.items()}
+        self._instructions = self._templates["instructions"].render(
+            labels=[{"name": name, "description": one_line(text)} for name, text in labels.items()], no_entity=NO_ENTITY
+        )
+        self.hash = hashlib.sha256("\0".join(sources[name] for name in _TEMPLATES).encode()).hexdigest()
+
+    def demonstration(self, sentence: LabelledSentence) -> str:
+        """One labelled sentence as it stands in a prompt."""
+        types: dict[str, str] = {}
+        for surface, type_ in sentence.entities:
+            types.setdefault(one_line(surface), type_)
+        return self._templates["demonstration"].render(
+            sentence=one_line(sentence.text), entities=SEPARATOR.join(types) or NO_ENTITY, types=types
+        )
+
+    def extraction(self, sentence: str, demonstrations: Sequence[str] = ()) -> tuple[str, ...]:
+        """Ask for the entities of a sentence. Without demonstrations this is the zero-shot question."""
+        question = self._templates["extract"].render(sentence=one_line(sentence))
+        return (self._instructions + "".join(demonstrations) + question,)
+
+    def classification(self, extraction: Sequence[str], surfaces: Sequence[str], surface: str) -> tuple[str, ...]:
+        """Continue an extraction: its answer is the union, now ask for the type of one of its surfaces."""
+        question = self._templates["classify"].render(surface=one_line(surface))
+        return (*extraction, SEPARATOR.join(map(one_line, surfaces)), question)
+
+    def verification(self, classification: Sequence[str], surface: str, label: str) -> tuple[str, ...]:
+        """Continue a classification: its answer is the voted label, now ask whether that is true."""
+        question = self._templates["verify"].render(surface=one_line(surface), label=label)
+        return (*classification, label, question)

@@ -1,0 +1,125 @@
+"""The demonstration index: pool sentences, the spans that stand for them, and their embeddings.
+
+Built once, read-only, memory-mapped: every retrieve actor on a node shares one copy in the page cache.
+
+    pool.parquet     the labelled sentences
+    spans.npy        (u, d) float32, unit embeddings of the distinct span surfaces of the pool
+    span_of.npy      (p,) int64, which distinct surface each pool span is, sentence by sentence
+    starts.npy       (n + 1,) int64, sentence i has the spans [starts[i], starts[i + 1])
+    sentences.npy    (n, d) float32, unit embeddings of whole sentences, for queries without spans
+    index.json       what it was built from
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from el4ner_ray.core.prompting import LabelledSentence
+from el4ner_ray.core.similarity import Floats, Ints, nearest, span_similarity
+from el4ner_ray.errors import UsageError
+from el4ner_ray.labelled import LabelledText
+from el4ner_ray.text_models import Embedder
+
+_FORMAT = 1
+_ENTITY = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("type", pa.string())])
+_POOL_SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("entities", pa.list_(_ENTITY))])
+
+
+@dataclass(frozen=True)
+class DemonstrationIndex:
+    """An opened index."""
+
+    spans: Floats
+    span_of: Ints
+    starts: Ints
+    sentences: Floats
+
+    @classmethod
+    def open(cls, folder: str) -> DemonstrationIndex:
+        """Map the arrays of `folder`; raises UsageError when it holds no index of this format."""
+        read_metadata(folder)
+
+        def mapped(name: str) -> Any:
+            return np.load(Path(folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+        return cls(mapped("spans"), mapped("span_of"), mapped("starts"), mapped("sentences"))
+
+    @staticmethod
+    def read_pool(folder: str) -> list[LabelledSentence]:
+        """The pool sentences with their gold surfaces and types, in index order."""
+        rows = pq.read_table(Path(folder) / "pool.parquet", schema=_POOL_SCHEMA).to_pylist()
+        return [
+            LabelledSentence(
+                row["text"], tuple((row["text"][e["start"] : e["end"]], e["type"]) for e in row["entities"])
+            )
+            for row in rows
+        ]
+
+    def by_spans(self, query: Floats, weights: Floats, k: int) -> list[int]:
+        """The k pool sentences most similar to the query's spans, best first."""
+        return nearest(span_similarity(query, weights, self.spans, self.span_of, self.starts), k)
+
+    def by_sentence(self, query: Floats, k: int) -> list[int]:
+        """The k pool sentences most similar to a whole sentence (d,), best first."""
+        return nearest(self.sentences @ query, k)
+
+
+def read_metadata(folder: str) -> dict[str, Any]:
+    """What the index in `folder` was built from; raises UsageError when there is none or it has another format."""
+    path = Path(folder) / "index.json"
+    try:
+        metadata = cast(dict[str, Any], json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--pool {folder}: no demonstration index here ({error}); build it with `el4ner index`") from None
+    if metadata.get("format") != _FORMAT:
+        raise UsageError(f"--pool {folder}: index format {metadata.get('format')}, need {_FORMAT}; build it again")
+    return metadata
+
+
+def write_index(
+    folder: str,
+    pool: Sequence[LabelledText],
+    surfaces: Sequence[Sequence[str]],
+    embedder: Embedder,
+    built_from: Mapping[str, Any],
+) -> None:
+    """Embed and write an index. `surfaces` are the spans that stand for each pool sentence.
+
+    The folder appears complete or not at all.
+    """
+    distinct = list(dict.fromkeys(surface for of_sentence in surfaces for surface in of_sentence))
+    number = {surface: i for i, surface in enumerate(distinct)}
+    arrays = {
+        "spans": embedder.embed(distinct),
+        "span_of": np.array([number[surface] for of_sentence in surfaces for surface in of_sentence], np.int64),
+        "starts": np.cumsum([0, *map(len, surfaces)], dtype=np.int64),
+        "sentences": embedder.embed([text.text for text in pool]),
+    }
+    target = Path(folder)
+    building = target.with_name(f".{target.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(building / f"{name}.npy", array, allow_pickle=False)
+    rows = [
+        {
+            "id": text.id,
+            "text": text.text,
+            "entities": [{"start": e.start, "end": e.end, "type": e.type} for e in text.entities],
+        }
+        for text in pool
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / "pool.parquet")
+    (building / "index.json").write_text(json.dumps({"format": _FORMAT, **built_from}, indent=2, ensure_ascii=False))
+    if target.exists():
+        shutil.rmtree(target)
+    building.replace(target)

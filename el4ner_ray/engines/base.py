@@ -1,0 +1,64 @@
+"""The engine protocol: prompts in, completions out. All stages speak to all models through it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One question to a model.
+
+    Attributes:
+        turns: question, answer, question, …; of odd length, so the last turn is the question asked now. A model with a
+            chat template gets them as a conversation; others as running text (`core.prompting.running_text`). Either
+            way a request whose turns start with those of an earlier one finds that one's prefix in the KV cache.
+        max_tokens: the longest answer, in tokens.
+        choices: when given, the answer is exactly one of these (constrained decoding).
+        priority: lower runs first. Later stages go first, while the prefix they share is still cached.
+    """
+
+    turns: tuple[str, ...]
+    max_tokens: int
+    choices: tuple[str, ...] = ()
+    priority: int = 0
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """A model's answer, up to the end of its line.
+
+    Attributes:
+        text: the answer without surrounding white space.
+        finished: False when `max_tokens` cut the answer off.
+        choice_logprobs: one log-probability for each of the request's choices, judged by the first token of the answer
+            and normalised over the choices; empty without choices.
+        prompt_tokens: length of the whole prompt; `cached_tokens` of them came from the prefix cache.
+        seconds: from arrival at the engine to the last token.
+        merged: True when an equal request of the same call paid for this answer; its costs are then zero.
+        error: why there is no answer (the prompt is longer than the context, …); empty when there is one.
+    """
+
+    text: str
+    finished: bool = True
+    choice_logprobs: tuple[float, ...] = ()
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+    merged: bool = False
+    error: str = ""
+
+
+class Engine(Protocol):
+    """A model that answers batches of requests. One completion a request, in order.
+
+    A request that cannot be answered at all (too long) gets a completion with `error`; faults of the engine itself
+    are raised as RetryableError or FatalError.
+    """
+
+    async def generate(self, requests: list[Request]) -> list[Completion]: ...
+
+    async def check_health(self) -> None: ...
+
+    def shutdown(self) -> None: ...

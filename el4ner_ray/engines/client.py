@@ -1,0 +1,85 @@
+"""What stages hold: every model of the ensemble behind one call, with retries, deadlines and equal requests merged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+from ray import serve
+from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from tenacity import AsyncRetrying, RetryError, before_sleep_log, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.engines.base import Completion, Request
+from el4ner_ray.engines.serving import application_name
+from el4ner_ray.errors import RetryableError
+
+logger = logging.getLogger(__name__)
+
+_encode_requests = msgspec.msgpack.Encoder().encode
+_decode_completions = msgspec.msgpack.Decoder(list[Completion]).decode
+
+# The replica died or is being replaced, Serve turned the call away, or the deadline passed.
+_PASSING = (RetryableError, RayActorError, RayServeException, TaskCancelledError, TimeoutError)
+
+
+class Ensemble:
+    """The running engines of a job. One per stage actor."""
+
+    def __init__(self, config: JobConfig) -> None:
+        """Handles are looked up at the first call; the engines must have been started."""
+        self.models = config.model_names
+        self._limits = config.limits
+        self._handles: dict[str, DeploymentHandle] = {}
+
+    async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+        """One completion a request, in order. Equal requests run once.
+
+        Calls of one `session` go to the same replica while it has room. When all tries fail, every completion carries
+        an `error`. Faults that cannot pass are raised as the engine raised them.
+        """
+        distinct = list(dict.fromkeys(requests))
+        if not distinct:
+            return []
+        try:
+            completions = await self._with_retries(model, distinct, session)
+        except RetryError as error:
+            reason = f"no answer after {self._limits.retries + 1} tries: {error.last_attempt.exception()!r}"
+            completions = [Completion("", error=" ".join(reason.split()))] * len(distinct)
+        answer = dict(zip(distinct, completions, strict=True))
+        # What a merged request cost is counted once.
+        costs = set(distinct)
+        merged = []
+        for request in requests:
+            completion = answer[request]
+            if request in costs:
+                costs.remove(request)
+            else:
+                completion = msgspec.structs.replace(
+                    completion, prompt_tokens=0, cached_tokens=0, generated_tokens=0, seconds=0.0, merged=True
+                )
+            merged.append(completion)
+        return merged
+
+    async def _with_retries(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+        payload = _encode_requests(requests)
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(self._limits.retries + 1),
+            wait=wait_random_exponential(multiplier=0.2, max=30),
+            retry=retry_if_exception_type(_PASSING),
+            before_sleep=before_sleep_log(logger, logging.WARNING),
+        ):
+            with attempt:
+                response = self._handle(model).options(session_id=session).generate.remote(payload)
+                async with asyncio.timeout(self._limits.request_seconds):
+                    return _decode_completions(await response)
+        raise AssertionError("unreachable: tenacity returns or raises")
+
+    def _handle(self, model: str) -> DeploymentHandle:
+        if model not in self._handles:
+            self._handles[model] = serve.get_deployment_handle(model, application_name(model))
+        return self._handles[model]

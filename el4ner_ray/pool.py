@@ -1,0 +1,121 @@
+"""The labelled pool of a job: sentences or a ready index, and the label set that comes with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import ray
+
+from el4ner_ray import pipeline
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.prompting import Prompts
+from el4ner_ray.demonstrations import read_metadata, write_index
+from el4ner_ray.engines.identity import source_identity
+from el4ner_ray.errors import UsageError
+from el4ner_ray.labelled import LabelledText, check_against, labels_of, read_labelled
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where the index is or will be, what it is built from, and the label set of the job."""
+
+    index: str
+    labels: dict[str, str]
+    built_from: dict[str, Any]
+    texts: tuple[LabelledText, ...] | None
+    """The sentences to index; None when the index is ready."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything the index was built from."""
+        return hashlib.sha256(msgspec.json.encode(self.built_from, order="sorted")).hexdigest()
+
+
+def open_pool(config: JobConfig, source: str, index: str) -> Pool:
+    """Read and check the pool; `index` is the folder for its index, unless `source` is one already.
+
+    Raises UsageError, naming file, line and field, before anything is loaded.
+    """
+    ready = (Path(source) / "index.json").is_file()
+    if ready:
+        built_from = read_metadata(source)
+        labels = config.labels or dict.fromkeys(built_from["types"], "")
+        _check_ready(config, source, built_from)
+        _check_types(built_from["types"], labels, source)
+        pool = Pool(source, labels, built_from, None)
+    else:
+        texts = read_labelled(source, "pool")
+        labels = config.labels or labels_of(texts)
+        check_against(texts, labels, source)
+        built_from = _built_from(config, texts, labels)
+        up_to_date = (Path(index) / "index.json").is_file() and read_metadata(index) == built_from
+        pool = Pool(index, labels, built_from, None if up_to_date else tuple(texts))
+    if config.demonstrations.k > pool.built_from["sentences"]:
+        raise UsageError(
+            f"demonstrations.k: {config.demonstrations.k} demonstrations need as many labelled sentences, "
+            f"but {source} has {pool.built_from['sentences']}; lower k or enlarge the pool"
+        )
+    return pool
+
+
+def build(config: JobConfig, pool: Pool, say: Callable[[str], None]) -> None:
+    """Build the pool's index; for extracted spans the engines must be running."""
+    texts = list(pool.texts or ())
+    if config.demonstrations.pool_spans == "extracted":
+        say(f"index: zero-shot extraction from {len(texts)} pool sentences")
+        surfaces = pipeline.extract_pool(texts, config, pool.labels)
+    else:
+        surfaces = [[text.text[e.start : e.end] for e in text.entities] for text in texts]
+    say(f"index: embedding {sum(map(len, surfaces))} spans")
+    # In a worker, whose memory is returned: the driver needs neither torch nor the embedder.
+    ray.get(_embed_and_write.options(num_cpus=0.1).remote(pool, surfaces, config.demonstrations.embedder))
+
+
+@ray.remote
+def _embed_and_write(pool: Pool, surfaces: list[list[str]], embedder: str) -> None:
+    from el4ner_ray.text_models import Embedder
+
+    write_index(pool.index, pool.texts or (), surfaces, Embedder(embedder), pool.built_from)
+
+
+def _built_from(config: JobConfig, texts: list[LabelledText], labels: dict[str, str]) -> dict[str, Any]:
+    settings = config.demonstrations
+    extracted = settings.pool_spans == "extracted"
+    return {
+        "format": 1,
+        "sentences": len(texts),
+        "types": list(labels_of(texts)),
+        "pool": hashlib.sha256(msgspec.msgpack.encode(texts)).hexdigest(),
+        "pool_spans": settings.pool_spans,
+        "embedder": settings.embedder,
+        "embedder_identity": source_identity(settings.embedder),
+        # Gold spans depend on no model, so such an index serves any ensemble.
+        "models": {m.name: source_identity(m.source, m.revision) for m in config.models} if extracted else {},
+        "engine": config.engine if extracted else "",
+        "prompts": Prompts(config.prompts, labels).hash if extracted else "",
+        "labels": labels if extracted else {},
+    }
+
+
+def _check_ready(config: JobConfig, folder: str, built_from: dict[str, Any]) -> None:
+    for field in ("embedder", "pool_spans"):
+        wanted = getattr(config.demonstrations, field)
+        if built_from[field] != wanted:
+            raise UsageError(
+                f"--pool {folder}: the index was built with {field} {built_from[field]!r}, the configuration says "
+                f"{wanted!r}; change demonstrations.{field} or build the index again"
+            )
+
+
+def _check_types(types: list[str], labels: dict[str, str], source: str) -> None:
+    unknown = sorted(set(types) - labels.keys())
+    if unknown:
+        raise UsageError(
+            f"--pool {source}: its type {unknown[0]!r} is not in the label set ({', '.join(labels)}); "
+            "add it to labels or take it out of the pool"
+        )

@@ -1,0 +1,336 @@
+"""Input files: finding them, and reading their rows one by one, whatever the format.
+
+Rows are streamed, so a file may be larger than memory (a `.txt` file is one row and has to fit). What is wrong with one
+row is said in that row and costs no other; what is wrong with a whole file is a UsageError.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from el4ner_ray.errors import UsageError
+
+# Suffix: format and compression. JSON documents over several lines are not JSON lines and are refused as such.
+FORMATS = {
+    ".jsonl": ("jsonl", None),
+    ".jsonl.gz": ("jsonl", "gz"),
+    ".jsonl.zst": ("jsonl", "zst"),
+    ".json": ("jsonl", None),
+    ".json.gz": ("jsonl", "gz"),
+    ".json.zst": ("jsonl", "zst"),
+    ".parquet": ("parquet", None),
+    ".csv": ("csv", None),
+    ".txt": ("txt", None),
+}
+HEAD_ROWS = 1_000  # JSON lines have no header: this many lines tell which columns a file has
+_CHUNK = 1 << 20
+_PARQUET_ROWS = 256  # rows held at once: documents can be long
+_UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException, csv.Error)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file. `number` counts from 1: lines for JSON lines and CSV (where the row starts), else rows.
+
+    `values` are those by column name, None where the row could not be taken apart; in Parquet files all but the columns
+    asked for as `plain` are `pa.Array`s of length 1. `error` says what is wrong with the row, None if nothing.
+    """
+
+    number: int
+    values: dict[str, Any] | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file to read. `name` is its path relative to `given`, the input that named it; `uri` opens from any folder."""
+
+    given: str
+    uri: str
+    name: str
+
+
+def suffix(uri: str) -> str | None:
+    """The known suffix of a file name, the longest that fits (`.jsonl.gz`, not `.gz`), or None. Case is ignored."""
+    name = uri.rsplit("/", 1)[-1].lower()
+    return max((known for known in FORMATS if name.endswith(known)), key=len, default=None)
+
+
+def find(inputs: Sequence[str]) -> list[Found]:
+    """The files that the inputs name, in the order given, sorted within each.
+
+    An input is a file, a folder (searched recursively for known suffixes, hidden files and folders left out) or a glob
+    (whose files must all have known suffixes), local or an fsspec URI. Raises UsageError for an input that names
+    nothing, and for a file named twice.
+    """
+    found: list[Found] = []
+    for given in inputs:
+        found += _find(given)
+    first: dict[str, Found] = {}
+    for file in found:
+        if (other := first.setdefault(file.uri, file)) is not file:
+            raise UsageError(f"{file.uri}: named by two inputs, {other.given} and {file.given}; drop one of them")
+    return found
+
+
+def _find(given: str) -> list[Found]:
+    known = " ".join(FORMATS)
+    try:
+        fs, path = fsspec.core.url_to_fs(given)
+        path = path.rstrip("/") or "/"
+        if fs.isfile(path):
+            root, files = path.rsplit("/", 1)[0], [path]
+        elif fs.isdir(path):
+            root, files = path, _in_folder(fs, path)
+            if not files:
+                raise UsageError(f"{given}: the folder holds no file to read; it takes {known}")
+        elif fsspec.core.has_magic(path):
+            root, files = _glob(fs, path)
+            if not files:
+                raise UsageError(f"{given}: no file matches the pattern; check it, and quote it for the shell")
+        else:
+            raise UsageError(f"{given}: no such file or folder; check the path")
+    except (OSError, ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand
+        raise UsageError(f"{given}: cannot be opened: {error}") from None
+    for file in files:
+        if suffix(file) is None:
+            raise UsageError(f"{file}: unknown suffix; it takes {known}")
+        if not _encodable(file):
+            raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
+    local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+    return [
+        Found(given, file if local else fs.unstrip_protocol(file), file.removeprefix(root).lstrip("/")) for file in files
+    ]
+
+
+def _in_folder(fs: Any, folder: str) -> list[str]:
+    files = [file for file in fs.find(folder) if suffix(file)]
+    return sorted(file for file in files if "/." not in file.removeprefix(folder))
+
+
+def _glob(fs: Any, pattern: str) -> tuple[str, list[str]]:
+    """The folder before the first wildcard, and the files that match or lie in a folder that matches."""
+    parts = pattern.split("/")
+    fixed = next(i for i, part in enumerate(parts) if fsspec.core.has_magic(part))
+    files: set[str] = set()
+    for path, info in fs.glob(pattern, detail=True).items():
+        files.update([path] if info["type"] == "file" else _in_folder(fs, path))
+    return "/".join(parts[:fixed]), sorted(files)
+
+
+def columns(uri: str) -> tuple[str, ...] | None:
+    """The columns of a file in order, None if it has no row at all. JSON lines: of its first 1,000 lines together.
+
+    Raises UsageError if the file cannot be read, names a column twice, or has no line that is a JSON object.
+    """
+    kind = FORMATS[suffix(uri) or ""][0]
+    if kind == "txt":
+        return ()
+    if kind == "parquet":
+        return _distinct(uri, parquet_schema(uri).names)
+    if kind == "csv":
+        with open_bytes(uri) as file:
+            header = next(_csv_records(file), None)
+        return header and _distinct(uri, header[1])
+    names: dict[str, None] = {}
+    first = None
+    for i, row in enumerate(rows(uri)):
+        first = first or row
+        if names and i >= HEAD_ROWS:
+            break
+        names.update(dict.fromkeys(row.values or ()))
+        if row.values is not None and not row.values:
+            names.setdefault("")  # an empty object is a good row without columns
+    if first is not None and not names:
+        raise UsageError(
+            f"{uri}: not JSON lines: no line is a JSON object ({uri}:{first.number}: {first.error}); "
+            "write one object a line, or give the file its right suffix"
+        )
+    return tuple(name for name in names if name) if first else None
+
+
+def _distinct(uri: str, names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if list(names).count(name) > 1:
+            raise UsageError(f"{uri}: there are two columns {name!r}; rename one")
+    return tuple(names)
+
+
+def parquet_schema(uri: str) -> pa.Schema:
+    """Raises UsageError if the file cannot be read."""
+    with open_bytes(uri) as file:
+        return pq.ParquetFile(file).schema_arrow
+
+
+def rows(uri: str, plain: Collection[str] = (), only: Collection[str] | None = None) -> Iterator[Row]:
+    """The rows of a file. `plain` and `only` matter to Parquet: see Row, and the columns to read (default: all).
+
+    Raises UsageError where the file cannot be read on: missing, damaged, cut short.
+    """
+    kind = FORMATS[suffix(uri) or ""][0]
+    with open_bytes(uri) as file:
+        if kind == "jsonl":
+            yield from _jsonl(file)
+        elif kind == "csv":
+            yield from _csv(file)
+        elif kind == "parquet":
+            yield from _parquet(file, plain, only)
+        else:
+            yield _txt(file)
+
+
+@contextmanager
+def open_bytes(uri: str) -> Iterator[Any]:
+    """The decompressed bytes of a file. Read errors inside the block become UsageErrors."""
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+        kind, compression = FORMATS[suffix(uri) or ""]
+        with fs.open(path, "rb") as raw:
+            if kind == "parquet":
+                yield raw
+            else:
+                stream = gzip.GzipFile(fileobj=raw) if compression == "gz" else _Zstd(raw) if compression else raw
+                yield io.BufferedReader(stream, _CHUNK)  # fsspec's own files split lines in Python
+    except _UNREADABLE as error:
+        raise UsageError(f"{uri}: cannot be read: {error or type(error).__name__}; mend or leave out the file") from None
+
+
+class _Zstd(io.RawIOBase):
+    """Decompressed bytes of all zstd frames of a file. Raises EOFError for a file that is cut short.
+
+    zstandard's own stream_reader ends without a word there, and after the first of several frames unless told.
+    """
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._input, self._output = raw, b"", b""
+        self._frame: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            self._input = self._input or self._raw.read(_CHUNK)
+            if not self._input:
+                if self._frame is not None:
+                    raise EOFError("the compressed file is cut short")
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+            self._output = self._frame.decompress(self._input)
+            self._input = b""
+            if self._frame.eof:
+                self._input, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._output))
+        buffer[:size], self._output = self._output[:size], self._output[size:]
+        return size
+
+
+def _jsonl(file: Any) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):  # bytes end lines at \n alone, not at U+2028 and the like
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield _json_row(number, line)
+
+
+def _json_row(number: int, line: bytes) -> Row:
+    try:
+        # json and not msgspec: it takes NaN, which Python itself writes, and whole rows with a lone surrogate.
+        values = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return Row(number, None, f"not UTF-8 at byte {error.start + 1} of the line")
+    except ValueError as error:
+        return Row(number, None, f"broken JSON: {error}")
+    except RecursionError:
+        return Row(number, None, "broken JSON: nested too deeply")
+    if not isinstance(values, dict):
+        return Row(number, None, f"not a JSON object but {_a(values)}")
+    if b"\\u" in line and not _encodable(text := json.dumps(values, ensure_ascii=False)):
+        # Arrow holds no lone surrogates; the rest of the row is kept to tell which document it was.
+        return Row(number, json.loads(text.encode(errors="replace")), "a lone surrogate (\\ud800 to \\udfff) is no text")
+    return Row(number, values)
+
+
+def _csv(file: Any) -> Iterator[Row]:
+    records = _csv_records(file)
+    header = next(records, (1, [], None))[1]
+    for number, fields, error in records:
+        if error or len(fields) != len(header):
+            yield Row(number, None, error or f"{len(fields)} fields where the header has {len(header)}")
+        elif not _encodable("".join(fields)):
+            cleaned = [field.encode(errors="replace").decode() for field in fields]
+            yield Row(number, dict(zip(header, cleaned, strict=True)), "not UTF-8")
+        else:
+            yield Row(number, dict(zip(header, fields, strict=True)))
+
+
+def _csv_records(file: Any) -> Iterator[tuple[int, list[str], str | None]]:
+    """Line, fields and error of each record, the header first. Blank lines are no records."""
+    csv.field_size_limit(sys.maxsize)
+    # surrogateescape: a wrong byte spoils its own row, not the rest of the file.
+    text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+    reader = csv.reader(text, strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, [], f"broken CSV: {error}"
+            continue
+        if fields:
+            yield number, fields, None
+
+
+def _parquet(file: Any, plain: Collection[str], only: Collection[str] | None) -> Iterator[Row]:
+    number = 0
+    names = None if only is None else list(only)
+    for batch in pq.ParquetFile(file).iter_batches(batch_size=_PARQUET_ROWS, columns=names):
+        for i in range(batch.num_rows):
+            number += 1
+            values: dict[str, Any] = {}
+            error = None
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    values[name] = column[i].as_py() if name in plain else column.slice(i, 1)
+                except UnicodeDecodeError:  # Parquet promises UTF-8, but not every writer checks
+                    error = f"column {name!r}: not UTF-8"
+            yield Row(number, values, error)
+
+
+def _txt(file: Any) -> Row:
+    """The file as it is: a byte order mark stays (as U+FEFF), line ends stay, so that offsets count what is there."""
+    try:
+        return Row(1, {_TXT: file.read().decode()})
+    except UnicodeDecodeError as error:
+        return Row(1, None, f"not UTF-8 at byte {error.start + 1}")
+
+
+def _a(value: object) -> str:
+    """`a list`, `an integer` ...: what a JSON value is, for messages."""
+    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,187 @@
+"""Records and Arrow schemas: the only place that knows column names and how records travel in columns.
+
+Documents travel through the pipeline as Arrow rows. Each stage appends columns and touches no other; what a stage has
+to say about a row is a msgpack-encoded record, since building nested Arrow values from Python and back in every stage
+costs several times as much.
+
+All offsets are code points, half-open. Inside the pipeline they count from the start of the row's text (a *part* of a
+document); the sink adds the part's own start, so that the output counts from the start of the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A half-open range `[start, end)` of code points."""
+
+    start: int
+    end: int
+
+
+class Candidate(msgspec.Struct, frozen=True, array_like=True):
+    """A span of the union, with the names of the models that extracted it in configuration order."""
+
+    span: Span
+    extracted_by: tuple[str, ...]
+
+
+class Vote(msgspec.Struct, frozen=True, array_like=True):
+    """One model's type for a span. `label` is None for an abstention; `probability` is that of the label in [0, 1]."""
+
+    model: str
+    label: str | None
+    probability: float
+
+
+class Entity(msgspec.Struct, frozen=True, array_like=True):
+    """A typed candidate: the vote's outcome and the evidence for it. `score` lies in [0, 1]."""
+
+    span: Span
+    label: str
+    score: float
+    votes: tuple[Vote, ...]
+    extracted_by: tuple[str, ...]
+    verified: bool = False
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """What went wrong for one row: where, why, and the raw answer when there is one.
+
+    `kind` is one of FAILURE_KINDS; `span` is the sentence concerned, None for the whole row.
+    """
+
+    kind: str
+    stage: str
+    model: str
+    reason: str
+    raw: str = ""
+    span: Span | None = None
+
+
+FAILURE_KINDS = {
+    "input": "the document could not be read",
+    "parse": "a model's answer could not be parsed, or only in part",
+    "engine": "an engine could not answer the request",
+}
+
+
+class Usage(msgspec.Struct, array_like=True):
+    """What one stage asked of one model.
+
+    `seconds` adds up the time that requests spent in the engine; `unaligned` counts surfaces that a model named but the
+    sentence does not hold; `fallbacks` counts sentences retrieved by whole-sentence similarity.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    parse_failures: int = 0
+    unaligned: int = 0
+    fallbacks: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Usage) -> None:
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+Record = TypeVar("Record")
+
+
+class Column(Generic[Record]):
+    """A msgpack column of the pipeline: its name and the type of the record in each row."""
+
+    def __init__(self, name: str, type_: Any) -> None:
+        self.name = f"el4ner.{name}"
+        self._type = type_
+
+    def encode(self, records: Sequence[Record]) -> pa.Array:
+        encoder = msgspec.msgpack.Encoder()
+        return pa.array([encoder.encode(record) for record in records], pa.binary())
+
+    def decode(self, table: pa.Table) -> list[Record]:
+        decoder = msgspec.msgpack.Decoder(self._type)
+        return [decoder.decode(value.as_buffer()) for value in table.column(self.name)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.name.removeprefix("el4ner."), self._type))
+
+
+# One entry a sentence in each of these lists, in the order of SENTENCES.
+SENTENCES: Column[list[Span]] = Column("sentences", list[Span])
+QUERY_SPANS: Column[list[list[Span]]] = Column("query_spans", list[list[Span]])
+DEMONSTRATIONS: Column[list[list[int]]] = Column("demonstrations", list[list[int]])
+CANDIDATES: Column[list[list[Candidate]]] = Column("candidates", list[list[Candidate]])
+TYPED: Column[list[list[Entity]]] = Column("typed", list[list[Entity]])
+VERIFIED: Column[list[list[Entity]]] = Column("verified", list[list[Entity]])
+
+DOC_ID, PART, TEXT_START, TEXT, ERROR = "doc_id", "part", "text_start", "text", "error"
+BATCH = "el4ner.batch"  # rows of one block share this number: the routing key of their requests
+
+PART_SCHEMA = pa.schema(
+    [
+        (DOC_ID, pa.string()),
+        (PART, pa.int32()),
+        (TEXT_START, pa.int64()),
+        (TEXT, pa.large_string()),
+        (ERROR, pa.string()),
+        (BATCH, pa.int64()),
+    ]
+)
+
+
+def usage_column(stage: str) -> Column[dict[str, Usage]]:
+    """Per model, what the stage asked for this row."""
+    return Column(f"usage.{stage}", dict[str, Usage])
+
+
+def failures_column(stage: str) -> Column[list[Failure]]:
+    """What the stage could not do for this row; empty when all went well."""
+    return Column(f"failures.{stage}", list[Failure])
+
+
+VOTE_TYPE = pa.struct([("model", pa.string()), ("type", pa.string())])
+ENTITY_TYPE = pa.struct(
+    [
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("text", pa.string()),
+        ("type", pa.string()),
+        ("score", pa.float32()),
+        ("votes", pa.list_(VOTE_TYPE)),
+        ("extracted_by", pa.list_(pa.string())),
+        ("verified", pa.bool_()),
+    ]
+)
+ANNOTATION_SCHEMA = pa.schema(
+    [
+        (DOC_ID, pa.string()),
+        (PART, pa.int32()),
+        (TEXT_START, pa.int64()),
+        (TEXT, pa.large_string()),
+        ("status", pa.string()),
+        ("entities", pa.list_(ENTITY_TYPE)),
+        (ERROR, pa.string()),
+    ]
+)
+ERROR_SCHEMA = pa.schema(
+    [
+        (DOC_ID, pa.string()),
+        (PART, pa.int32()),
+        ("kind", pa.string()),
+        ("stage", pa.string()),
+        ("model", pa.string()),
+        ("sentence_start", pa.int64()),
+        ("sentence_end", pa.int64()),
+        ("reason", pa.string()),
+        ("raw", pa.large_string()),
+    ]
+)
+RESERVED_COLUMNS = frozenset(ANNOTATION_SCHEMA.names)

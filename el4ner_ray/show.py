@@ -1,0 +1,80 @@
+"""What a finished run looks like in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from el4ner_ray.results import AnnotatedDocument, read_annotations
+
+_SAMPLE_DOCUMENTS, _SAMPLE_CHARACTERS = 5, 240
+_COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+
+
+def run_tables(run: Mapping[str, Any], directory: str) -> Iterator[Table]:
+    """A sample of annotated texts, the costs of each stage and model, and the totals."""
+    yield sample_table(directory)
+    yield cost_table(run)
+    yield totals_table(run)
+
+
+def sample_table(directory: str) -> Table:
+    """The beginnings of the first documents with their entities marked."""
+    table = Table("document", "text", "entities", title="a sample of the annotations", show_lines=True)
+    colours: dict[str, str] = {}
+    for document in islice(read_annotations(directory), _SAMPLE_DOCUMENTS):
+        listed = Text("\n").join(
+            Text(f"{entity.text} ").append(entity.type, style=_colour(colours, entity.type)).append(f" {entity.score:.2f}")
+            for entity in document.entities
+            if entity.end <= _SAMPLE_CHARACTERS
+        )
+        table.add_row(Text(document.doc_id), _marked(document, colours), listed)
+    return table
+
+
+def _marked(document: AnnotatedDocument, colours: dict[str, str]) -> Text:
+    shown = Text(document.text[:_SAMPLE_CHARACTERS])
+    for entity in document.entities:
+        if entity.end <= _SAMPLE_CHARACTERS:
+            shown.stylize(f"bold {_colour(colours, entity.type)}", entity.start, entity.end)
+    if len(document.text) > _SAMPLE_CHARACTERS:
+        shown.append(" …")
+    return shown
+
+
+def _colour(colours: dict[str, str], type_: str) -> str:
+    return colours.setdefault(type_, _COLOURS[len(colours) % len(_COLOURS)])
+
+
+def cost_table(run: Mapping[str, Any]) -> Table:
+    """Requests and tokens by stage and model."""
+    table = Table("stage", "model", title="costs")
+    for column in ("requests", "prompt tokens", "cached", "generated", "unparsed", "not in text"):
+        table.add_column(column, justify="right")
+    for stage, models in run["stages"].items():
+        for model, usage in models.items():
+            prompt = usage["prompt_tokens"]
+            cached = f"{usage['cached_tokens'] / prompt:.0%}" if prompt else "-"
+            numbers = (usage["requests"], prompt, cached, usage["generated_tokens"])
+            problems = (usage["parse_failures"], usage["unaligned"])
+            table.add_row(stage, model, *(str(n) for n in (*numbers, *problems)))
+    return table
+
+
+def totals_table(run: Mapping[str, Any]) -> Table:
+    """Documents, sentences, entities and time."""
+    documents = run["documents"]
+    table = Table("", "", title="run", show_header=False)
+    table.add_row("engine", run["engine"] if run["engine"] != "fake" else "fake (scripted answers, no model)")
+    table.add_row(
+        "documents",
+        f"{documents['total']}: {documents['ok']} ok, {documents['partial']} partial, {documents['failed']} failed",
+    )
+    table.add_row("sentences, entities", f"{run['sentences']}, {run['entities']}")
+    table.add_row("start-up", f"{run['startup_seconds']:.0f} s")
+    table.add_row("annotation", f"{run['wall_seconds']:.1f} s, {run['sentences_per_second']:.2f} sentences/s")
+    return table

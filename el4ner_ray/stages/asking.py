@@ -1,0 +1,102 @@
+"""What the four asking stages share: the models, the prompts, and the demonstrations of a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.alignment import align
+from el4ner_ray.core.parsing import parse_extraction
+from el4ner_ray.core.prompting import Prompts
+from el4ner_ray.demonstrations import DemonstrationIndex
+from el4ner_ray.engines.base import Completion, Request
+from el4ner_ray.engines.client import Ensemble
+from el4ner_ray.schema import DEMONSTRATIONS, Span
+from el4ner_ray.stages.base import Batch
+
+# Later stages go first (lower runs first in vLLM): the prefix that they share is still in the cache.
+PRIORITY = {"pre_extract": 3, "extract": 2, "classify": 1, "verify": 0}
+CHOICE_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sentence of a batch and the turns that ask for its entities."""
+
+    row: int
+    number: int
+    span: Span
+    text: str
+    turns: tuple[str, ...]
+
+
+class Asker:
+    """Holds the models and the prompts of a job for one stage actor."""
+
+    def __init__(self, config: JobConfig, labels: Mapping[str, str], index: str | None) -> None:
+        """`index` is the folder of the demonstration index; None asks without demonstrations (zero-shot)."""
+        self.models = config.model_names
+        self.labels = tuple(labels)
+        self.prompts = Prompts(config.prompts, labels)
+        self.ensemble = Ensemble(config)
+        self._answer_tokens = config.limits.answer_tokens
+        self._rendered: list[str] = []
+        if index is not None:
+            pool = DemonstrationIndex.read_pool(index)
+            self._rendered = [self.prompts.demonstration(sentence) for sentence in pool]
+
+    def questions(self, batch: Batch) -> list[Question]:
+        """The extraction question of every sentence, with its demonstrations, the most similar one last."""
+        chosen = batch.read(DEMONSTRATIONS) if self._rendered else None
+        questions = []
+        for row, number, span, text in batch.sentences():
+            indices = reversed(chosen[row][number]) if chosen else ()
+            turns = self.prompts.extraction(text, [self._rendered[i] for i in indices])
+            questions.append(Question(row, number, span, text, turns))
+        return questions
+
+    async def extract(self, batch: Batch) -> list[list[dict[str, list[Span]]]]:
+        """What each model extracts from each sentence of each row: spans of the row's text, sorted, by model."""
+        questions = self.questions(batch)
+        requests = [
+            Request(question.turns, self._answer_tokens, priority=PRIORITY[batch.stage]) for question in questions
+        ]
+        answers = await asyncio.gather(*(self.ensemble.ask(model, requests, batch.session) for model in self.models))
+        spans: list[list[dict[str, list[Span]]]] = [[] for _ in batch.texts]
+        for position, question in enumerate(questions):
+            by_model = {
+                model: self._read_extraction(batch, model, question, completions[position])
+                for model, completions in zip(self.models, answers, strict=True)
+            }
+            spans[question.row].append(by_model)
+        return spans
+
+    def _read_extraction(self, batch: Batch, model: str, question: Question, completion: Completion) -> list[Span]:
+        ledger = batch.ledgers[question.row]
+        ledger.count(model, completion)
+        if completion.error:
+            ledger.engine_failure(model, completion.error, question.span)
+            return []
+        answer = parse_extraction(completion.text, completion.finished)
+        if answer.problem:
+            ledger.parse_failure(model, answer.problem, completion.text, question.span)
+        spans, missing = align(question.text, answer.surfaces)
+        ledger.usage[model].unaligned += len(missing)
+        return [Span(question.span.start + span.start, question.span.start + span.end) for span in spans]
+
+    async def choose(
+        self, batch: Batch, model: str, asked: Sequence[tuple[Question, tuple[str, ...]]], choices: tuple[str, ...]
+    ) -> list[Completion]:
+        """One constrained answer for each (question it belongs to, turns)."""
+        requests = [Request(turns, CHOICE_TOKENS, choices, PRIORITY[batch.stage]) for _, turns in asked]
+        completions = await self.ensemble.ask(model, requests, batch.session)
+        for (question, _), completion in zip(asked, completions, strict=True):
+            ledger = batch.ledgers[question.row]
+            ledger.count(model, completion)
+            if completion.error:
+                ledger.engine_failure(model, completion.error, question.span)
+            elif completion.text not in choices:
+                ledger.parse_failure(model, f"not one of {', '.join(choices)}", completion.text, question.span)
+        return completions

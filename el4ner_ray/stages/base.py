@@ -1,0 +1,105 @@
+"""What all stages share: columns in, one column out, and a ledger of costs and failures for every row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from el4ner_ray import schema
+from el4ner_ray.engines.base import Completion
+from el4ner_ray.schema import Column, Failure, Span, Usage
+
+
+@dataclass
+class Ledger:
+    """What a stage spent on one row and where it failed."""
+
+    stage: str
+    usage: dict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
+    failures: list[Failure] = field(default_factory=list)
+
+    def count(self, model: str, completion: Completion) -> None:
+        """Add a completion's costs."""
+        self.usage[model].add(
+            Usage(
+                requests=0 if completion.merged else 1,
+                prompt_tokens=completion.prompt_tokens,
+                cached_tokens=completion.cached_tokens,
+                generated_tokens=completion.generated_tokens,
+                seconds=completion.seconds,
+            )
+        )
+
+    def engine_failure(self, model: str, reason: str, sentence: Span) -> None:
+        """A request without an answer."""
+        self.failures.append(Failure("engine", self.stage, model, reason, "", sentence))
+
+    def parse_failure(self, model: str, reason: str, raw: str, sentence: Span) -> None:
+        """An answer that could not be read, or only in part. It is kept as it came."""
+        self.usage[model].parse_failures += 1
+        self.failures.append(Failure("parse", self.stage, model, reason, raw, sentence))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one block, with a ledger each."""
+
+    table: pa.Table
+    stage: str
+    texts: list[str]
+    ledgers: list[Ledger]
+    session: str
+
+    @classmethod
+    def of(cls, table: pa.Table, stage: str) -> Batch:
+        texts = table.column(schema.TEXT).to_pylist()
+        # Rows of one block travel together, so any of them names the replica that has their prefixes cached.
+        session = str(table.column(schema.BATCH)[0].as_py()) if len(texts) else ""
+        return cls(table, stage, texts, [Ledger(stage) for _ in texts], session)
+
+    def read(self, column: Column[Any]) -> list[Any]:
+        """The records of a column, one a row."""
+        return column.decode(self.table)
+
+    def sentences(self) -> Iterator[tuple[int, int, Span, str]]:
+        """(row, number of the sentence in the row, its span in the row's text, its text), in order."""
+        for row, sentences in enumerate(self.read(schema.SENTENCES)):
+            for number, span in enumerate(sentences):
+                yield row, number, span, self.texts[row][span.start : span.end]
+
+
+class Stage(ABC):
+    """One step of the method. Ray Data runs it in an actor, one call a block, exactly one row out for each row in.
+
+    A subclass declares the columns that it `reads` and the one that it `writes`; the pipeline checks the chain before
+    anything starts. Beside its result every stage writes what it spent and what failed.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[tuple[Column[Any], ...]] = ()
+    writes: ClassVar[Column[Any]]
+
+    @abstractmethod
+    async def run(self, batch: Batch) -> Sequence[Any]:
+        """One record of `writes` for each row of the batch, in order."""
+
+    async def __call__(self, table: pa.Table) -> pa.Table:
+        """A block in, the same block with three more columns out."""
+        batch = Batch.of(table, self.name)
+        records = await self.run(batch)
+        if len(records) != table.num_rows:
+            raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
+        table = table.append_column(self.writes.name, self.writes.encode(records))
+        usage, failures = schema.usage_column(self.name), schema.failures_column(self.name)
+        table = table.append_column(usage.name, usage.encode([dict(ledger.usage) for ledger in batch.ledgers]))
+        return table.append_column(failures.name, failures.encode([ledger.failures for ledger in batch.ledgers]))
+
+
+def per_sentence(batch: Batch) -> list[list[Any]]:
+    """An empty result for each row: one None a sentence, to be filled in by (row, number)."""
+    return [[None] * len(sentences) for sentences in batch.read(schema.SENTENCES)]

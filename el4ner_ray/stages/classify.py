@@ -1,0 +1,99 @@
+"""Stage 4: every model types every span; the majority decides."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.parsing import parse_choice
+from el4ner_ray.core.prompting import one_line
+from el4ner_ray.core.voting import agreement, is_decided, majority
+from el4ner_ray.engines.base import Completion
+from el4ner_ray.schema import CANDIDATES, DEMONSTRATIONS, SENTENCES, TYPED, Candidate, Entity, Vote
+from el4ner_ray.stages.asking import Asker, Question
+from el4ner_ray.stages.base import Batch, Stage
+
+
+@dataclass
+class _Ballot:
+    """The votes on one surface of one sentence; all its mentions there share them."""
+
+    question: Question
+    turns: tuple[str, ...]
+    votes: list[Vote] = field(default_factory=list)
+
+
+class Classify(Stage):
+    """One constrained answer a surface and model, on the prefix that extraction left in the cache.
+
+    The last models are asked only about surfaces on which their votes can still change the majority.
+    """
+
+    name = "classify"
+    reads = (SENTENCES, DEMONSTRATIONS, CANDIDATES)
+    writes = TYPED
+
+    def __init__(self, config: JobConfig, labels: Mapping[str, str], index: str) -> None:
+        """Load the prompts and the pool."""
+        self._asker = Asker(config, labels, index)
+
+    async def run(self, batch: Batch) -> list[list[list[Entity]]]:
+        """The typed candidates of each sentence of each row; those on which all models abstained are left out."""
+        candidates: list[list[list[Candidate]]] = batch.read(CANDIDATES)
+        ballots: dict[tuple[int, int], dict[str, _Ballot]] = {}
+        for question in self._asker.questions(batch):
+            key = (question.row, question.number)
+            ballots[key] = self._ballots(question, candidates[question.row][question.number])
+        await self._vote(batch, [ballot for sentence in ballots.values() for ballot in sentence.values()])
+        return [
+            [
+                self._typed(batch.texts[row], found, ballots[row, number])
+                for number, found in enumerate(candidates[row])
+            ]
+            for row in range(len(batch.texts))
+        ]
+
+    def _ballots(self, question: Question, candidates: list[Candidate]) -> dict[str, _Ballot]:
+        offset = question.span.start
+        surfaces = list(
+            dict.fromkeys(one_line(question.text[c.span.start - offset : c.span.end - offset]) for c in candidates)
+        )
+        return {
+            surface: _Ballot(question, self._asker.prompts.classification(question.turns, surfaces, surface))
+            for surface in surfaces
+        }
+
+    async def _vote(self, batch: Batch, ballots: list[_Ballot]) -> None:
+        models = self._asker.models
+        first = len(models) // 2 + 1
+        await asyncio.gather(*(self._ask(batch, model, ballots) for model in models[:first]))
+        for asked, model in enumerate(models[first:], start=first):
+            open_ = [ballot for ballot in ballots if not is_decided(ballot.votes, outstanding=len(models) - asked)]
+            await self._ask(batch, model, open_)
+        for ballot in ballots:
+            ballot.votes.sort(key=lambda vote: models.index(vote.model))
+
+    async def _ask(self, batch: Batch, model: str, ballots: list[_Ballot]) -> None:
+        asked = [(ballot.question, ballot.turns) for ballot in ballots]
+        completions = await self._asker.choose(batch, model, asked, self._asker.labels)
+        for ballot, completion in zip(ballots, completions, strict=True):
+            ballot.votes.append(self._read(model, completion))
+
+    def _read(self, model: str, completion: Completion) -> Vote:
+        label = None if completion.error else parse_choice(completion.text, self._asker.labels)
+        if label is None:
+            return Vote(model, None, 0.0)
+        logprobs = completion.choice_logprobs
+        return Vote(model, label, math.exp(logprobs[self._asker.labels.index(label)]) if logprobs else 1.0)
+
+    def _typed(self, text: str, candidates: list[Candidate], ballots: dict[str, _Ballot]) -> list[Entity]:
+        entities = []
+        for candidate in candidates:
+            votes = tuple(ballots[one_line(text[candidate.span.start : candidate.span.end])].votes)
+            label = majority(votes)
+            if label is not None:
+                entities.append(Entity(candidate.span, label, agreement(votes, label), votes, candidate.extracted_by))
+        return entities

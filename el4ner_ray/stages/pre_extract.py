@@ -1,0 +1,28 @@
+"""Stage 1: zero-shot extraction by every model; the spans stand for the sentence when demonstrations are sought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.voting import union
+from el4ner_ray.schema import QUERY_SPANS, SENTENCES, Span
+from el4ner_ray.stages.asking import Asker
+from el4ner_ray.stages.base import Batch, Stage
+
+
+class PreExtract(Stage):
+    """S^ = U_i M_i(X, P(I_ext)), without demonstrations."""
+
+    name = "pre_extract"
+    reads = (SENTENCES,)
+    writes = QUERY_SPANS
+
+    def __init__(self, config: JobConfig, labels: Mapping[str, str]) -> None:
+        """Load the prompts."""
+        self._asker = Asker(config, labels, index=None)
+
+    async def run(self, batch: Batch) -> list[list[list[Span]]]:
+        """The union of the models' spans, for each sentence of each row."""
+        extracted = await self._asker.extract(batch)
+        return [[[found.span for found in union(by_model)] for by_model in row] for row in extracted]

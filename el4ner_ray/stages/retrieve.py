@@ -1,0 +1,55 @@
+"""Stage 2: the pool sentences whose spans are most like the sentence's own become its demonstrations."""
+
+from __future__ import annotations
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.demonstrations import DemonstrationIndex
+from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, Span
+from el4ner_ray.stages.base import Batch, Stage
+from el4ner_ray.text_models import Embedder, Tagger
+
+
+class Retrieve(Stage):
+    """Span-level similarity, weighted by part of speech; whole-sentence similarity where there is nothing to weigh."""
+
+    name = "retrieve"
+    reads = (SENTENCES, QUERY_SPANS)
+    writes = DEMONSTRATIONS
+
+    def __init__(self, config: JobConfig, index: str) -> None:
+        """Load embedder and tagger (a few seconds) and map the index."""
+        settings = config.demonstrations
+        self._k = settings.k
+        self._index = DemonstrationIndex.open(index)
+        self._embedder = Embedder(settings.embedder)
+        self._embedder_name = settings.embedder
+        self._tagger = Tagger(settings.tagger, settings.weights)
+
+    async def run(self, batch: Batch) -> list[list[list[int]]]:
+        """Pool indices for each sentence of each row, best first."""
+        query_spans: list[list[list[Span]]] = batch.read(QUERY_SPANS)
+        rows, texts, spans = [], [], []
+        for row, number, sentence, text in batch.sentences():
+            rows.append(row)
+            texts.append(text)
+            spans.append(
+                [Span(s.start - sentence.start, s.end - sentence.start) for s in query_spans[row][number]]
+            )
+        weights = self._tagger.weights(texts, spans)
+        # One call embeds all spans of the batch: the model is several times faster on many short texts than on few.
+        flat = self._embedder.embed(
+            [text[span.start : span.end] for text, found in zip(texts, spans, strict=True) for span in found]
+        )
+        chosen: list[list[list[int]]] = [[] for _ in batch.texts]
+        start = 0
+        for row, text, of_sentence in zip(rows, texts, weights, strict=True):
+            vectors = flat[start : start + len(of_sentence)]
+            start += len(of_sentence)
+            usage = batch.ledgers[row].usage[self._embedder_name]
+            usage.requests += 1
+            if of_sentence.sum() > 0:
+                chosen[row].append(self._index.by_spans(vectors, of_sentence, self._k))
+            else:
+                usage.fallbacks += 1
+                chosen[row].append(self._index.by_sentence(self._embedder.embed([text])[0], self._k))
+        return chosen

@@ -1,0 +1,69 @@
+"""Stage 0: texts into sentences, as half-open spans of the untouched text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import regex
+from sentencex import get_sentence_boundaries
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.schema import SENTENCES, Span
+from el4ner_ray.stages.base import Batch, Stage
+
+_LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
+_SPACE = regex.compile(r"\s+")
+
+
+class Segment(Stage):
+    """Cuts each text into sentences with sentencex; very long ones again at white space."""
+
+    name = "segment"
+    writes = SENTENCES
+
+    def __init__(self, config: JobConfig) -> None:
+        """Nothing is loaded."""
+        self._config = config
+
+    async def run(self, batch: Batch) -> list[list[Span]]:
+        """Sentences of each text."""
+        return [list(self._sentences(text)) for text in batch.texts]
+
+    def _sentences(self, text: str) -> Iterator[Span]:
+        if self._config.segmenter == "none":
+            pieces = [Span(0, len(text))]
+        else:
+            boundaries = get_sentence_boundaries(self._config.language, text)
+            pieces = [Span(piece["start_index"], piece["end_index"]) for piece in boundaries]
+        for piece in pieces:
+            for part in cut(text, piece, self._config.limits.sentence_characters):
+                trimmed = trim(text, part)
+                # What has neither letter nor digit names nothing; no model is asked about it.
+                if _LETTER_OR_DIGIT.search(text, trimmed.start, trimmed.end):
+                    yield trimmed
+
+
+def trim(text: str, span: Span) -> Span:
+    """The span without white space at its ends."""
+    inside = text[span.start : span.end]
+    start = span.start + len(inside) - len(inside.lstrip())
+    return Span(start, max(start, span.start + len(inside.rstrip())))
+
+
+def cut(text: str, span: Span, limit: int) -> Iterator[Span]:
+    """Consecutive pieces of at most `limit` code points that cover the span, cut at white space where there is any.
+
+    A piece never ends inside a user-perceived character, unless that alone is longer than the limit.
+    """
+    start = span.start
+    while span.end - start > limit:
+        spaces = list(_SPACE.finditer(text, start + limit // 2, start + limit))
+        if spaces:
+            end = spaces[-1].end()
+        else:
+            characters = [match.end() for match in regex.finditer(r"\X", text, pos=start, endpos=start + limit + 1)]
+            ends = [end for end in characters[:-1] if end <= start + limit]
+            end = ends[-1] if ends else start + limit
+        yield Span(start, end)
+        start = end
+    yield Span(start, span.end)

@@ -1,0 +1,70 @@
+"""The two small models beside the LLMs: the sentence embedder and the part-of-speech tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from el4ner_ray.core.similarity import Floats
+from el4ner_ray.engines.bundled import resolve
+from el4ner_ray.errors import FatalError
+from el4ner_ray.schema import Span
+
+# Surfaces repeat a lot in an archive; 100,000 vectors of 384 numbers are 150 MB.
+_CACHED_VECTORS = 100_000
+
+
+class Embedder:
+    """A sentence-transformers model that remembers the surfaces it has seen."""
+
+    def __init__(self, source: str) -> None:
+        """Load the model; raises FatalError when that fails."""
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self._model = SentenceTransformer(resolve(source), device="cpu")
+        except (OSError, ValueError) as error:
+            raise FatalError(f"demonstrations.embedder: cannot load {source}: {error}") from error
+        self._dimension: int = self._model.get_sentence_embedding_dimension()
+        self._known: dict[str, Floats] = {}
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """(n, d) unit vectors, one a text."""
+        unknown = list(dict.fromkeys(text for text in texts if text not in self._known))
+        if len(self._known) + len(unknown) > _CACHED_VECTORS:
+            self._known.clear()
+            unknown = list(dict.fromkeys(texts))
+        if unknown:
+            vectors = self._model.encode(unknown, normalize_embeddings=True, show_progress_bar=False)
+            self._known.update(zip(unknown, vectors, strict=True))
+        if not texts:
+            return np.empty((0, self._dimension), np.float32)
+        return np.stack([self._known[text] for text in texts]).astype(np.float32)
+
+
+class Tagger:
+    """Weights spans by the universal part of speech of their head word, with a spaCy pipeline."""
+
+    def __init__(self, source: str, weights: Mapping[str, float]) -> None:
+        """Load the pipeline, `none` loads nothing; raises FatalError when that fails."""
+        self._weights = weights
+        self._nlp: Any = None
+        if source != "none":
+            import spacy
+
+            try:
+                self._nlp = spacy.load(resolve(source), exclude=["ner", "lemmatizer"])
+            except OSError as error:
+                raise FatalError(f"demonstrations.tagger: cannot load {source}: {error}") from error
+
+    def weights(self, sentences: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[Floats]:
+        """One weight for each span of each sentence, from the word that heads the span in its sentence."""
+        if self._nlp is None:
+            return [np.ones(len(of_sentence), np.float32) for of_sentence in spans]
+        result = []
+        for doc, of_sentence in zip(self._nlp.pipe(sentences), spans, strict=True):
+            heads = [doc.char_span(span.start, span.end, alignment_mode="expand").root.pos_ for span in of_sentence]
+            result.append(np.array([self._weights.get(pos, self._weights["other"]) for pos in heads], np.float32))
+        return result

@@ -1,0 +1,8 @@
+"""`ray job submit -- python jobs/annotate.py INPUT... --pool POOL --output DIR`: `el4ner annotate` on a cluster."""
+
+import sys
+
+from el4ner_ray.cli import main
+
+sys.argv.insert(1, "annotate")
+main()

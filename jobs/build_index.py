@@ -1,0 +1,8 @@
+"""`ray job submit -- python jobs/build_index.py POOL --output DIR`: `el4ner index` on a cluster."""
+
+import sys
+
+from el4ner_ray.cli import main
+
+sys.argv.insert(1, "index")
+main()

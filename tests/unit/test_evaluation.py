@@ -1,0 +1,320 @@
+"""Evaluation against hand-computed cases and other libraries; reading a run's output back."""
+
+import io
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nervaluate.evaluator import Evaluator
+from rich.console import Console
+from seqeval.metrics.sequence_labeling import f1_score, get_entities, precision_recall_fscore_support
+
+from el4ner_ray.core.evaluation import Score, Typed, bootstrap_f1, evaluate
+from el4ner_ray.errors import UsageError
+from el4ner_ray.results import AnnotatedEntity, evaluate_run, evaluation_table, read_annotations
+from el4ner_ray.schema import ANNOTATION_SCHEMA
+
+# --- Hand-computed cases
+
+A, B, C = (0, 3, "PER"), (4, 9, "LOC"), (4, 9, "ORG")
+INNER, OUTER = (0, 2, "protein"), (0, 7, "DNA")
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "micro", "spans", "accuracy"),
+    [
+        ({}, {}, (0, 0, 0), (0, 0, 0), None),
+        ({"1": []}, {"1": []}, (0, 0, 0), (0, 0, 0), None),
+        ({"1": [A, B]}, {"1": [A, B]}, (2, 0, 0), (2, 0, 0), 1.0),
+        ({"1": [A, B]}, {"1": []}, (0, 0, 2), (0, 0, 2), None),
+        ({"1": [A, B]}, {}, (0, 0, 2), (0, 0, 2), None),
+        ({"1": []}, {"1": [A]}, (0, 1, 0), (0, 1, 0), None),
+        ({"1": [A, B]}, {"1": [A, C]}, (1, 1, 1), (2, 0, 0), 0.5),
+        ({"1": [A]}, {"1": [(0, 4, "PER")]}, (0, 1, 1), (0, 1, 1), None),
+        ({"1": [INNER, OUTER]}, {"1": [OUTER]}, (1, 0, 1), (1, 0, 1), 1.0),
+        ({"1": [INNER, OUTER]}, {"1": [OUTER, INNER]}, (2, 0, 0), (2, 0, 0), 1.0),
+        ({"1": [A]}, {"1": [A, A, A]}, (1, 0, 0), (1, 0, 0), 1.0),
+        ({"1": [A, A]}, {"1": [A]}, (1, 0, 0), (1, 0, 0), 1.0),
+        ({"1": [B, C]}, {"1": [B]}, (1, 0, 1), (1, 0, 0), 1.0),
+        ({"1": [B]}, {"1": [B, C]}, (1, 1, 0), (1, 0, 0), 1.0),
+        ({"1": [A], "2": []}, {"1": [], "2": [A]}, (0, 1, 1), (0, 1, 1), None),
+    ],
+)
+def test_counts(gold: Any, predicted: Any, micro: Any, spans: Any, accuracy: float | None) -> None:
+    found = evaluate(gold, predicted)
+    assert found.micro == Score(*micro)
+    assert found.spans == Score(*spans)
+    assert found.type_accuracy == accuracy
+
+
+def test_rates_and_types() -> None:
+    gold = {"1": [A, B], "2": [A], "3": [], "4": [], "5": [C]}
+    predicted = {"1": [A, C], "2": [A, (5, 6, "MISC")], "3": [A, B], "4": [], "other": [A]}
+    found = evaluate(gold, predicted)
+    assert found.micro == Score(true_positives=2, false_positives=4, false_negatives=2)
+    assert found.micro.precision == pytest.approx(2 / 6)
+    assert found.micro.recall == pytest.approx(2 / 4)
+    assert found.micro.f1 == pytest.approx(2 * (2 / 6) * (2 / 4) / (2 / 6 + 2 / 4))
+    assert (found.micro.support, found.micro.predicted) == (4, 6)
+    assert found.types == {"PER": Score(2, 1, 0), "LOC": Score(0, 1, 1), "ORG": Score(0, 1, 1), "MISC": Score(0, 1, 0)}
+    assert list(found.types) == ["PER", "LOC", "ORG", "MISC"]
+    assert found.spans == Score(3, 3, 1)
+    assert found.type_accuracy == pytest.approx(2 / 3)
+    assert (found.documents, found.with_entities, found.without_entities) == (5, 3, 2)
+    assert (found.false_positives_without_entities, found.documents_falsely_annotated) == (2, 1)
+    assert (found.missing_documents, found.ignored_documents) == (("5",), 1)
+
+
+def test_nothing_divided_by_nothing_is_zero() -> None:
+    empty = Score()
+    assert (empty.precision, empty.recall, empty.f1) == (0.0, 0.0, 0.0)
+    assert evaluate({}, {}).micro_f1_interval is None
+    interval = evaluate({"1": []}, {"1": []}).micro_f1_interval
+    assert interval is not None
+    assert (interval.low, interval.high) == (0.0, 0.0)
+
+
+def test_to_json_is_json() -> None:
+    content = evaluate({"1": [A, B], "2": [A]}, {"1": [A, C]}).to_json()
+    assert json.loads(json.dumps(content)) == content
+    assert content["micro"]["f1"] == pytest.approx(0.4)
+    assert content["types"]["PER"]["support"] == 2
+    assert content["missing_documents"] == ["2"]
+    assert content["micro_f1_interval"]["confidence"] == 0.95
+
+
+# --- The interval
+
+
+def test_interval_agrees_with_drawing_documents_one_by_one() -> None:
+    generator = np.random.default_rng(5)
+    counts = generator.poisson((2.0, 1.0, 1.5), size=(200, 3))
+    found = bootstrap_f1([Score(*map(int, row)) for row in counts], resamples=4000)
+    assert found is not None
+    totals = counts[generator.integers(0, 200, (4000, 200))].sum(axis=1)
+    plain = 2 * totals[:, 0] / (2 * totals[:, 0] + totals[:, 1] + totals[:, 2])
+    assert (found.low, found.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.006)
+
+
+def test_interval_is_repeatable_whatever_the_order() -> None:
+    scores = [Score(1, 0, 2), Score(3, 1, 0), Score(0, 2, 1), Score(2, 2, 2)] * 5
+    assert bootstrap_f1(scores) == bootstrap_f1(scores[::-1])
+    assert bootstrap_f1(scores) != bootstrap_f1(scores, seed=1)
+    interval = bootstrap_f1(scores)
+    assert interval is not None
+    assert interval.low < 2 * 30 / (2 * 30 + 25 + 25) < interval.high
+
+
+# --- Properties
+
+TYPED = st.tuples(st.integers(0, 20), st.integers(0, 20), st.sampled_from("XYZ"))
+DOCUMENTS = st.dictionaries(st.text(max_size=3), st.lists(TYPED, max_size=6), max_size=8)
+
+
+@given(DOCUMENTS)
+@settings(max_examples=100, deadline=None)
+def test_perfect_predictions_have_f1_one(gold: dict[str, list[Typed]]) -> None:
+    found = evaluate(gold, {id_: entities[::-1] * 2 for id_, entities in gold.items()}, resamples=10)
+    wanted = 1.0 if any(gold.values()) else 0.0
+    assert (found.micro.precision, found.micro.recall, found.micro.f1, found.spans.f1) == (wanted,) * 4
+    assert all(score.f1 == 1.0 for score in found.types.values())
+    assert (found.missing_documents, found.ignored_documents, found.false_positives_without_entities) == ((), 0, 0)
+
+
+@given(DOCUMENTS, DOCUMENTS)
+@settings(max_examples=200, deadline=None)
+def test_parts_add_up(gold: dict[str, list[Typed]], predicted: dict[str, list[Typed]]) -> None:
+    found = evaluate(gold, predicted, resamples=10)
+    for field in ("true_positives", "false_positives", "false_negatives"):
+        assert sum(getattr(score, field) for score in found.types.values()) == getattr(found.micro, field)
+    assert found.micro.support == sum(len(set(entities)) for entities in gold.values())
+    assert found.spans.true_positives <= found.spans.support <= found.micro.support
+    assert found.with_entities + found.without_entities == found.documents == len(gold)
+    assert 0.0 <= found.micro.f1 <= 1.0
+    swapped = evaluate(predicted, gold, resamples=10)
+    if gold.keys() == predicted.keys():
+        assert (swapped.micro.precision, swapped.micro.recall) == (found.micro.recall, found.micro.precision)
+
+
+def random_tags(seed: int, sentences: int = 150) -> Iterator[list[str]]:
+    """Well-formed flat BIO."""
+    generator = random.Random(seed)
+    for _ in range(sentences):
+        tags: list[str] = []
+        while len(tags) < generator.randint(1, 15):
+            label, length = generator.choice("XYZ"), generator.randint(1, 3)
+            entity = [f"B-{label}"] + [f"I-{label}"] * (length - 1)
+            tags += entity if generator.random() < 0.4 else ["O"] * length
+        yield tags
+
+
+def noisy(tags: Sequence[str], generator: random.Random) -> list[str]:
+    """Another well-formed flat BIO of the same length, that agrees in about half of the entities."""
+    other = ["O"] * len(tags)
+    for label, first, last in get_entities(list(tags)):
+        kind = generator.choice(["same", "same", "type", "shorter", "gone"])
+        label = generator.choice("XYZ") if kind == "type" else label
+        last = max(first, last - 1) if kind == "shorter" else last
+        if kind != "gone":
+            other[first : last + 1] = [f"B-{label}"] + [f"I-{label}"] * (last - first)
+    return [f"B-{generator.choice('XYZ')}" if tag == "O" and generator.random() < 0.1 else tag for tag in other]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_agrees_with_seqeval_and_nervaluate_on_flat_data(seed: int) -> None:
+    generator = random.Random(-seed - 1)
+    gold = list(random_tags(seed))
+    predicted = [noisy(tags, generator) for tags in gold]
+
+    def documents(sentences: list[list[str]]) -> dict[str, list[Typed]]:
+        return {
+            str(i): [(first, last + 1, label) for label, first, last in get_entities(tags)]
+            for i, tags in enumerate(sentences)
+        }
+
+    found = evaluate(documents(gold), documents(predicted))
+    assert 0.2 < found.micro.f1 < 0.8  # the comparison is of something
+
+    assert found.micro.f1 == pytest.approx(f1_score(gold, predicted, average="micro"))
+    by_type = precision_recall_fscore_support(gold, predicted, average=None)
+    for i, label in enumerate("XYZ"):
+        score = found.types[label]
+        wanted = [column[i] for column in by_type]
+        assert [score.precision, score.recall, score.f1, score.support] == pytest.approx(wanted)
+
+    strategies = Evaluator(gold, predicted, tags=["X", "Y", "Z"], loader="list").evaluate()["overall"]
+    for mine, theirs in ((found.micro, strategies["strict"]), (found.spans, strategies["exact"])):
+        assert mine.true_positives == theirs.correct
+        assert [mine.precision, mine.recall, mine.f1] == pytest.approx([theirs.precision, theirs.recall, theirs.f1])
+
+
+def test_core_imports_no_engine() -> None:
+    code = "import sys, el4ner_ray.core.evaluation; print({'ray', 'torch', 'vllm'} & set(sys.modules) or 'none')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "none"
+
+
+# --- Reading a run back
+
+
+def entity_row(start: int, end: int, text: str, type_: str) -> dict[str, Any]:
+    votes = [{"model": "m1", "type": type_}, {"model": "m2", "type": None}]
+    fields = {"start": start, "end": end, "text": text, "type": type_, "score": 0.5, "votes": votes}
+    return fields | {"extracted_by": ["m1"], "verified": True}
+
+
+def row(doc_id: str, text: str | None, *entities: dict[str, Any], part: int = 0, start: int = 0, **more: Any) -> Any:
+    fields = {"doc_id": doc_id, "part": part, "text_start": start, "text": text, "status": "ok", "error": None}
+    return fields | {"entities": list(entities)} | more
+
+
+def write_run(folder: Path, *files: list[dict[str, Any]]) -> str:
+    (folder / "annotations").mkdir()
+    for number, rows in enumerate(files):
+        pq.write_table(pa.Table.from_pylist(rows, ANNOTATION_SCHEMA), folder / "annotations" / f"{number}.parquet")
+    return str(folder)
+
+
+def test_documents_are_read_back_and_parts_put_together(tmp_path: Path) -> None:
+    late = entity_row(11, 15, "Oslo", "LOC")
+    directory = write_run(
+        tmp_path,
+        [row("long", "in 👋 Oslo ", part=1, start=6, status="failed", error="slow"), row("a", "Ann", author="x")],
+        [],
+        [row("none", None, status="failed", error="no text", entities=None)],
+        [row("long", "now", late, part=2, start=16), row("long", "Ann is", entity_row(0, 3, "Ann", "PER"))],
+    )
+    (tmp_path / "annotations" / "_SUCCESS").touch()
+    documents = {document.doc_id: document for document in read_annotations(directory)}
+    assert sorted(documents) == ["a", "long", "none"]
+    long = documents["long"]
+    assert (long.text, long.status, long.error) == ("Ann isin 👋 Oslo now", "partial", "slow")
+    assert [entity.text for entity in long.entities] == ["Ann", "Oslo"]
+    votes = (("m1", "PER"), ("m2", None))
+    assert long.entities[0] == AnnotatedEntity(0, 3, "Ann", "PER", 0.5, votes, ("m1",), True)
+    assert all(long.text[entity.start : entity.end] == entity.text for entity in long.entities)
+    assert (documents["a"].status, documents["a"].entities, documents["a"].error) == ("ok", (), None)
+    assert (documents["none"].text, documents["none"].status, documents["none"].error) == ("", "failed", "no text")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row("d", "b", part=1, start=1)],
+        [row("d", "a"), row("d", "c", part=2, start=2)],
+        [row("d", "a"), row("d", "b", part=1, start=1), row("d", "b", part=1, start=1)],
+        [row("d", "a"), row("d", "b", part=1, start=5)],
+    ],
+)
+def test_a_gap_in_a_document_is_named(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(UsageError, match=r"document 'd': part [012], which starts at"):
+        list(read_annotations(write_run(tmp_path, rows)))
+
+
+def test_a_folder_without_annotations_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no annotations/"):
+        read_annotations(str(tmp_path / "nowhere"))
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(UsageError, match="no annotations/"):
+        read_annotations(str(tmp_path))
+    pq.write_table(pa.table({"doc_id": ["a"]}), tmp_path / "annotations" / "0.parquet")
+    with pytest.raises(
+        UsageError, match="no annotations: entities, error, part, status, text, text_start missing; give"
+    ):
+        read_annotations(str(tmp_path))
+    (tmp_path / "annotations" / "0.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UsageError, match="not Parquet"):
+        read_annotations(str(tmp_path))
+
+
+def write_gold(folder: Path, *texts: tuple[str, str, list[Typed]]) -> str:
+    path = folder / "gold.jsonl"
+    with path.open("w") as file:
+        for id_, text, entities in texts:
+            spans = [dict(zip(("start", "end", "type"), each, strict=True)) for each in entities]
+            file.write(json.dumps({"id": id_, "text": text, "entities": spans}) + "\n")
+    return str(path)
+
+
+def test_a_run_is_measured_against_gold(tmp_path: Path) -> None:
+    directory = write_run(
+        tmp_path,
+        [row("1", "Ann in Oslo", entity_row(0, 3, "Ann", "PER"), entity_row(7, 11, "Oslo", "ORG"))],
+        [row("2", None, status="failed"), row("more", "Ann", entity_row(0, 3, "Ann", "PER"))],
+    )
+    gold = write_gold(
+        tmp_path,
+        ("1", "Ann in Oslo", [(0, 3, "PER"), (7, 11, "LOC")]),
+        ("2", "Bob", [(0, 3, "PER")]),
+        ("3", "Bob", [(0, 3, "PER")]),
+    )
+    found = evaluate_run(directory, gold)["ensemble"]
+    assert found.micro == Score(true_positives=1, false_positives=1, false_negatives=3)
+    assert (found.missing_documents, found.ignored_documents) == (("3",), 1)
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(evaluation_table(found, "run"))
+    lines = console.export_text()
+    assert "95% interval" in lines
+    rows = {line.split("│")[1].strip(): line for line in lines.splitlines() if line.count("│") > 2}
+    assert list(rows) == ["all types", "span only", "PER", "LOC", "ORG"]
+    assert " to " in rows["all types"]
+    assert all(number in rows["PER"] for number in ("1.000", "0.333", "0.500", "3"))
+
+
+def test_gold_of_other_documents_is_refused(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, [row("1", "Ann  left", entity_row(0, 3, "Ann", "PER"))])
+    with pytest.raises(UsageError, match=r"gold.jsonl: id: none of its ids is in .*'x' in the gold, '1' in the run"):
+        evaluate_run(directory, write_gold(tmp_path, ("x", "Ann left", [(0, 3, "PER")])))
+    with pytest.raises(UsageError, match=r"gold.jsonl, id '1': text: differs from that in"):
+        evaluate_run(directory, write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")])))
