@@ -21,6 +21,8 @@ def session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Serve's routine messages (a line a call) stay in its log files; it reads this in every process of the session.
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=True, logging_level=logging.WARNING)
     else:
@@ -42,7 +44,5 @@ def session() -> Iterator[None]:
 
 def _configure_data() -> None:
     context = DataContext.get_current()
-    # Blocks stay as the source cuts them: they are the batches that travel through the stages together.
-    context.target_max_block_size = None
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from el4ner_ray import schema
 from el4ner_ray.config import JobConfig
@@ -58,10 +58,9 @@ def extract_pool(
 
 
 def read(source: CorpusSource) -> Dataset:
-    """The corpus as a data set of parts, in blocks as the source yields them."""
-    return ray.data.read_datasource(
-        source, override_num_blocks=source.num_tasks, ray_remote_args={"num_cpus": _TASK_CPUS}
-    )
+    """The corpus as a data set of parts, in blocks that are the batches of all stages."""
+    DataContext.get_current().target_max_block_size = source.block_bytes
+    return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, num_cpus=_TASK_CPUS)
 
 
 def apply(documents: Dataset, stage: type[Stage], config: JobConfig, *arguments: Any) -> Dataset:

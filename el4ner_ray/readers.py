@@ -37,6 +37,7 @@ FORMATS = {
     ".csv": ("csv", None),
     ".txt": ("txt", None),
 }
+TXT_COLUMN = "text"  # what the one column of a .txt file is called here
 HEAD_ROWS = 1_000  # JSON lines have no header: this many lines tell which columns a file has
 _CHUNK = 1 << 20
 _PARQUET_ROWS = 256  # rows held at once: documents can be long
@@ -114,7 +115,8 @@ def _find(given: str) -> list[Found]:
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
     local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
     return [
-        Found(given, file if local else fs.unstrip_protocol(file), file.removeprefix(root).lstrip("/")) for file in files
+        Found(given, file if local else fs.unstrip_protocol(file), file.removeprefix(root).lstrip("/"))
+        for file in files
     ]
 
 
@@ -124,13 +126,18 @@ def _in_folder(fs: Any, folder: str) -> list[str]:
 
 
 def _glob(fs: Any, pattern: str) -> tuple[str, list[str]]:
-    """The folder before the first wildcard, and the files that match or lie in a folder that matches."""
+    """The folder before the first wildcard, and the files that match or lie in a folder that matches.
+
+    As in a shell, hidden files and folders match only a pattern that names a dot.
+    """
     parts = pattern.split("/")
     fixed = next(i for i, part in enumerate(parts) if fsspec.core.has_magic(part))
+    root, hidden = "/".join(parts[:fixed]), any(part.startswith(".") for part in parts[fixed:])
     files: set[str] = set()
     for path, info in fs.glob(pattern, detail=True).items():
-        files.update([path] if info["type"] == "file" else _in_folder(fs, path))
-    return "/".join(parts[:fixed]), sorted(files)
+        if hidden or "/." not in path.removeprefix(root):
+            files.update([path] if info["type"] == "file" else _in_folder(fs, path))
+    return root, sorted(files)
 
 
 def columns(uri: str) -> tuple[str, ...] | None:
@@ -207,7 +214,9 @@ def open_bytes(uri: str) -> Iterator[Any]:
                 stream = gzip.GzipFile(fileobj=raw) if compression == "gz" else _Zstd(raw) if compression else raw
                 yield io.BufferedReader(stream, _CHUNK)  # fsspec's own files split lines in Python
     except _UNREADABLE as error:
-        raise UsageError(f"{uri}: cannot be read: {error or type(error).__name__}; mend or leave out the file") from None
+        raise UsageError(
+            f"{uri}: cannot be read: {error or type(error).__name__}; mend or leave out the file"
+        ) from None
 
 
 class _Zstd(io.RawIOBase):
@@ -259,10 +268,12 @@ def _json_row(number: int, line: bytes) -> Row:
     except RecursionError:
         return Row(number, None, "broken JSON: nested too deeply")
     if not isinstance(values, dict):
-        return Row(number, None, f"not a JSON object but {_a(values)}")
-    if b"\\u" in line and not _encodable(text := json.dumps(values, ensure_ascii=False)):
+        return Row(number, None, f"not a JSON object but {a(values)}")
+    if (b"\\ud" in line or b"\\uD" in line) and not _encodable(text := json.dumps(values, ensure_ascii=False)):
         # Arrow holds no lone surrogates; the rest of the row is kept to tell which document it was.
-        return Row(number, json.loads(text.encode(errors="replace")), "a lone surrogate (\\ud800 to \\udfff) is no text")
+        return Row(
+            number, json.loads(text.encode(errors="replace")), "a lone surrogate (\\ud800 to \\udfff) is no text"
+        )
     return Row(number, values)
 
 
@@ -317,12 +328,12 @@ def _parquet(file: Any, plain: Collection[str], only: Collection[str] | None) ->
 def _txt(file: Any) -> Row:
     """The file as it is: a byte order mark stays (as U+FEFF), line ends stay, so that offsets count what is there."""
     try:
-        return Row(1, {_TXT: file.read().decode()})
+        return Row(1, {TXT_COLUMN: file.read().decode()})
     except UnicodeDecodeError as error:
         return Row(1, None, f"not UTF-8 at byte {error.start + 1}")
 
 
-def _a(value: object) -> str:
+def a(value: object) -> str:
     """`a list`, `an integer` ...: what a JSON value is, for messages."""
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -71,7 +71,7 @@ FAILURE_KINDS = {
 }
 
 
-class Usage(msgspec.Struct, array_like=True):
+class Usage(msgspec.Struct):
     """What one stage asked of one model.
 
     `seconds` adds up the time that requests spent in the engine; `unaligned` counts surfaces that a model named but the
@@ -123,6 +123,7 @@ TYPED: Column[list[list[Entity]]] = Column("typed", list[list[Entity]])
 VERIFIED: Column[list[list[Entity]]] = Column("verified", list[list[Entity]])
 
 DOC_ID, PART, TEXT_START, TEXT, ERROR = "doc_id", "part", "text_start", "text", "error"
+PADDING = "el4ner.padding"  # see source.py; dropped by the first stage
 BATCH = "el4ner.batch"  # rows of one block share this number: the routing key of their requests
 
 PART_SCHEMA = pa.schema(

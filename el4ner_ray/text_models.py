@@ -27,7 +27,7 @@ class Embedder:
             self._model = SentenceTransformer(resolve(source), device="cpu")
         except (OSError, ValueError) as error:
             raise FatalError(f"demonstrations.embedder: cannot load {source}: {error}") from error
-        self._dimension: int = self._model.get_sentence_embedding_dimension()
+        self._dimension: int = self._model.get_embedding_dimension()
         self._known: dict[str, Floats] = {}
 
     def embed(self, texts: Sequence[str]) -> Floats:

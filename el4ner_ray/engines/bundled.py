@@ -167,8 +167,7 @@ def _make(asset: Asset, root: Path, say: Callable[[str], None]) -> None:
     # A sibling of the target: on the same disk, where renaming is atomic and there is room for large files.
     with tempfile.TemporaryDirectory(prefix=f".{asset.name}.tmp-", dir=root) as temporary:
         work, target = Path(temporary), root / asset.name
-        folder = work / "made"
-        folder.mkdir()
+        (folder := work / "made").mkdir()
         try:
             _fill(asset, work, folder, say)
         except (zipfile.BadZipFile, KeyError) as error:
@@ -247,7 +246,8 @@ def _check(asset: Asset, path: Path) -> None:
 
 def _instead(asset: Asset) -> str:
     field = {"model": "source", "embedder": "demonstrations.embedder", "tagger": "demonstrations.tagger"}[asset.kind]
-    return f"or set `{field}:` to a local folder or a hub id in place of `{PREFIX}{asset.name}`"
+    other = "an installed spaCy pipeline" if asset.kind == "tagger" else "a Hugging Face id"
+    return f"or set `{field}:` to a local folder or {other} in place of `{PREFIX}{asset.name}`"
 
 
 def _write_stamp(asset: Asset, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -144,6 +145,7 @@ def start(config: JobConfig, say: Callable[[str], None]) -> float:
     """
     began = time.perf_counter()
     environment = environments(config)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
     for number, model in enumerate(config.models, start=1):
         say(f"starting engine {number}/{len(config.models)}: {model.name}")

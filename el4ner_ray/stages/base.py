@@ -94,6 +94,8 @@ class Stage(ABC):
         records = await self.run(batch)
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
+        if schema.PADDING in table.column_names:
+            table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))
         usage, failures = schema.usage_column(self.name), schema.failures_column(self.name)
         table = table.append_column(usage.name, usage.encode([dict(ledger.usage) for ledger in batch.ledgers]))

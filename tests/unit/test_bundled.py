@@ -177,7 +177,10 @@ def change_stamp(path: Path, **fields: object) -> None:
         lambda path: change_stamp(path, name="other"),
         lambda path: change_stamp(path, files=None),
     ],
-    ids="no-stamp half-stamp list-stamp binary-stamp file-gone file-cut other-hash old-recipe other-name no-files".split(),
+    ids=[
+        *("no-stamp", "half-stamp", "list-stamp", "binary-stamp", "file-gone", "file-cut"),
+        *("other-hash", "old-recipe", "other-name", "no-files"),
+    ],
 )
 def test_a_partial_or_outdated_folder_is_not_ready_and_is_made_anew(
     add_toy: Callable[..., Asset], damage: Callable[[Path], object]
@@ -221,7 +224,7 @@ def test_a_second_process_waits_and_then_uses_what_the_first_made(index: Index, 
 def test_a_failed_conversion_leaves_nothing(add_toy: Callable[..., Asset], monkeypatch: pytest.MonkeyPatch) -> None:
     add_toy(PARTS)
     monkeypatch.setattr(bundled, "_run", lambda module, **environment: "killed by signal 9")
-    with pytest.raises(FatalError, match="toy: the conversion, .* failed: killed by signal 9"):
+    with pytest.raises(FatalError, match=r"toy: the conversion, .* failed: killed by signal 9"):
         bundled.prepare("toy", lambda line: None)
     assert left_in_cache() == set()
 

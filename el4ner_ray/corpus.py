@@ -1,0 +1,368 @@
+"""The documents of a job: what there is (`survey`), and blocks of them to work on (`read_blocks`).
+
+Both passes stream. The first, on the driver, reads everything once before any model loads, so that wrong use is told at
+once, ids are unique and all blocks have one schema. The second, on the workers, reads one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol
+
+import pyarrow as pa
+import regex  # type: ignore[import-untyped]
+
+from el4ner_ray import readers
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.schema import PART_SCHEMA, RESERVED_COLUMNS
+
+_GROUP = 4  # a block holds at most this many times the characters of the longest part
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFile:
+    """One file. `name` (relative to the input, unique in the corpus) starts the ids that are made up for its rows.
+
+    `documents` is how many rows are read, from the first; `id_column` is None where ids are made up.
+    """
+
+    uri: str
+    format: str
+    name: str
+    documents: int
+    id_column: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """All documents of a job, as surveyed. Picklable; holds no document.
+
+    `extra_schema` has the other columns of the input as they go out, `renamed` those of them (input name: output name)
+    whose names the output needs itself, `json_columns` the input names of those that hold values as JSON text.
+    """
+
+    files: tuple[CorpusFile, ...]
+    documents: int
+    extra_schema: pa.Schema
+    renamed: Mapping[str, str]
+    json_columns: frozenset[str]
+    text_column: str
+    id_column: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One input row. `number` is its line (JSON lines, CSV) or row (Parquet) in the file, from 1.
+
+    With an `error` (a reason that starts with file:line) the text is empty; `extra` has what could be read of the other
+    columns, by input name, a `pa.Array` of length 1 each for Parquet.
+    """
+
+    uri: str
+    number: int
+    doc_id: str
+    text: str
+    error: str | None
+    extra: Mapping[str, Any]
+
+
+class Done(Protocol):
+    """The (doc_id, part) pairs that need no further work; a `set` of them will do."""
+
+    def __contains__(self, key: tuple[str, int], /) -> bool: ...
+
+
+def survey(inputs: Sequence[str], text_column: str, id_column: str | None = None, limit: int | None = None) -> Corpus:
+    """What there is to annotate: the first `limit` documents (default: all) of the inputs in their order.
+
+    A document's id is its value in `id_column`, else in the column `id` of a file that has one (that is: in one of the
+    first 1,000 lines), else `{file}:{line or row}` (of a .txt file `{file}`), `{file}` being the path relative to the
+    input, with as many of the folders above as tell it from other files. Rows that cannot be read count as documents.
+
+    Raises UsageError, naming the file and the mend: an input names no file or no document, a file cannot be read or
+    lacks the text or id column, two documents share an id, or Parquet columns of one name have types that do not unite.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: must be at least 1")
+    found = readers.find(inputs)
+    files: list[CorpusFile] = []
+    counts: Counter[str] = Counter()
+    # 128-bit hashes take a fraction of the ids' memory, and no two ids of any archive will share one.
+    seen: set[bytes] = set()
+    extra = _ExtraColumns()
+    for origin, name in zip(found, _unique_names(found), strict=True):
+        remaining = None if limit is None else limit - counts.total()
+        if remaining == 0:
+            break
+        file = _open_file(origin.uri, name, text_column, id_column)
+        files.append(file)
+        if file.format == "parquet":
+            extra.add_schema(origin.uri, readers.parquet_schema(origin.uri), {text_column, file.id_column})
+        count = 0
+        for document in islice(_documents(file, text_column, ids_only=True), remaining):
+            count += 1
+            digest = hashlib.blake2b(document.doc_id.encode(), digest_size=16).digest()
+            if digest in seen:
+                raise _duplicate(files, text_column, document)
+            seen.add(digest)
+            extra.add_values(document.extra)
+        files[-1] = replace(file, documents=count)
+        counts[origin.given] += count
+    for given in inputs:
+        if not counts[given] and (limit is None or counts.total() < limit):
+            raise UsageError(f"{given}: holds no document; leave it out, or check that it is the right file")
+    schema, renamed, json_columns = extra.settle()
+    return Corpus(tuple(files), counts.total(), schema, renamed, json_columns, text_column, id_column)
+
+
+def read_blocks(
+    corpus: Corpus, file_index: int, batch_documents: int, part_characters: int, done: Done | None = None
+) -> Iterator[pa.Table]:
+    """The documents of one file in blocks of the schema PART_SCHEMA + `corpus.extra_schema`, one row a part.
+
+    A block has at most `batch_documents` rows and `4 * part_characters` characters. A document that could not be read
+    is one row with the reason in `error` and no text. Parts in `done` are left out. The column BATCH has one number
+    for each block, the same in every run with the same arguments.
+
+    Raises UsageError if the file cannot be read any more, FatalError if it has lost rows since the survey.
+    """
+    file = corpus.files[file_index]
+    rows: list[tuple[Document, int, int, int]] = []
+    block = characters = count = 0
+    for document in islice(_documents(file, corpus.text_column), file.documents):
+        count += 1
+        for part, (start, end) in enumerate(split_parts(document.text, part_characters)):
+            if done is not None and (document.doc_id, part) in done:
+                continue
+            if len(rows) == batch_documents or (rows and characters + end - start > _GROUP * part_characters):
+                yield _table(corpus, rows, file_index << 32 | block)
+                rows, characters, block = [], 0, block + 1
+            rows.append((document, part, start, end))
+            characters += end - start
+    if rows:
+        yield _table(corpus, rows, file_index << 32 | block)
+    if count < file.documents:
+        raise FatalError(f"{file.uri}: had {file.documents} documents when the job started and has {count} now")
+
+
+# Where to cut, best first. Each pattern ends where the next part may start.
+_CUTS = tuple(
+    regex.compile(pattern)
+    for pattern in (
+        r"\R\s*\R|\u2029",
+        r"\R",
+        r"[.!?…]['\"’”»)\]]*\s+|[。！？｡؟۔।॥።။។]['\"’”」』）》\])]*\s*",
+        r"\s+",
+    )
+)
+_GRAPHEME = regex.compile(r"\X")
+_CONTEXT = 256  # flags are pairs of letters counted from the first of a row: more than 128 flags in a row may be cut
+
+
+def split_parts(text: str, limit: int) -> list[tuple[int, int]]:
+    """Half-open ranges of at most `limit` code points that follow each other and cover the text; [(0, 0)] if empty.
+
+    A cut lies in the second half of what fits: after a paragraph, else a line, else a sentence, else white space, else
+    anywhere between graphemes. Only a grapheme that leaves no such place (longer than half the limit) is cut itself.
+    """
+    ranges = []
+    start = 0
+    while len(text) - start > limit:
+        end = _cut(text, start, start + limit)
+        ranges.append((start, end))
+        start = end
+    return [*ranges, (start, len(text))]
+
+
+def _cut(text: str, start: int, high: int) -> int:
+    low = high - (high - start) // 2
+    for pattern in _CUTS:
+        for match in reversed(list(pattern.finditer(text, low, high))):
+            if _between_graphemes(text, start, match.end()):
+                return int(match.end())
+    return next((place for place in range(high, low - 1, -1) if _between_graphemes(text, start, place)), high)
+
+
+def _between_graphemes(text: str, start: int, place: int) -> bool:
+    here = text[place - 1 : place + 1]
+    if here.isascii():
+        return here != "\r\n"
+    # After a line break even a combining mark is a grapheme of its own; it still must not begin a part.
+    if here[1] == "\u200d" or unicodedata.category(here[1]).startswith("M"):
+        return False
+    return any(match.end() == place for match in _GRAPHEME.finditer(text, max(start, place - _CONTEXT), place + 1))
+
+
+def _unique_names(found: Sequence[readers.Found]) -> list[str]:
+    names = [file.name for file in found]
+    while len(names) > len(set(names)):
+        count = Counter(names)
+        for i, file in enumerate(found):
+            if count[names[i]] > 1:
+                names[i] = "/".join(file.uri.split("/")[-names[i].count("/") - 2 :])
+    return names
+
+
+def _open_file(uri: str, name: str, text_column: str, id_column: str | None) -> CorpusFile:
+    kind = readers.FORMATS[readers.suffix(uri) or ""][0]
+    columns = readers.columns(uri)
+    if kind == "txt" or columns is None:
+        return CorpusFile(uri, kind, name, 0, None)
+    for option, column in (("text_column", text_column), ("id_column", id_column)):
+        if column is not None and column not in columns:
+            there = ", ".join(columns) or "none"
+            raise UsageError(f"{uri}: there is no column {column!r}; set {option} to one of its columns: {there}")
+    if kind == "parquet":
+        type_ = _flat(readers.parquet_schema(uri).field(text_column).type)
+        if not pa.types.is_string(type_) and not pa.types.is_large_string(type_):
+            raise UsageError(
+                f"{uri}: the column {text_column!r} holds {type_}, not strings; set text_column to another"
+            )
+    return CorpusFile(uri, kind, name, 0, id_column or ("id" if "id" in columns else None))
+
+
+def _documents(file: CorpusFile, text_column: str, ids_only: bool = False) -> Iterator[Document]:
+    """`ids_only` spares Parquet the other columns: texts and extra columns are then missing from its documents."""
+    named = [file.id_column] if file.id_column else []
+    if file.format == "txt" and ids_only:
+        yield Document(file.uri, 1, file.name, "", None, {})
+        return
+    for row in readers.rows(file.uri, plain=[text_column, *named], only=named if ids_only else None):
+        yield _document(file, row, readers.TXT_COLUMN if file.format == "txt" else text_column)
+
+
+def _document(file: CorpusFile, row: readers.Row, text_column: str) -> Document:
+    values = row.values or {}
+    doc_id = file.name if file.format == "txt" else f"{file.name}:{row.number}"
+    error = row.error
+    if file.id_column is not None and row.values is not None:
+        value = values.get(file.id_column)
+        if value is None or value == "" or isinstance(value, list | dict | bytes):
+            error = error or f"column {file.id_column!r} holds no id"
+        else:
+            doc_id = str(value)
+    text = values.get(text_column)
+    if error is None and not isinstance(text, str):
+        error = f"column {text_column!r} holds {readers.a(text)}, not a string"
+        error = error if text_column in values else f"column {text_column!r} is missing"
+    return Document(
+        uri=file.uri,
+        number=row.number,
+        doc_id=doc_id,
+        text=text if error is None and isinstance(text, str) else "",
+        error=error and f"{file.uri}:{row.number}: {error}",
+        extra={name: value for name, value in values.items() if name not in (text_column, file.id_column)},
+    )
+
+
+def _duplicate(files: Sequence[CorpusFile], text_column: str, second: Document) -> UsageError:
+    """Reads again up to the first document with the id: positions of all ids would not fit into memory."""
+    documents = (document for file in files for document in _documents(file, text_column, ids_only=True))
+    first = next(document for document in documents if document.doc_id == second.doc_id)
+    return UsageError(
+        f"the id {second.doc_id!r} is given twice, in {first.uri}:{first.number} and {second.uri}:{second.number}; "
+        "make ids unique, or set id_column to a column whose values are"
+    )
+
+
+class _ExtraColumns:
+    """Finds one Arrow type for each extra column over all files."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[str]] = {}
+        self._schemas: list[tuple[str, pa.Schema]] = []
+
+    def add_values(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            kinds = self._kinds.setdefault(name, set())
+            if value is not None:
+                kinds.add(_kind(value))
+
+    def add_schema(self, uri: str, schema: pa.Schema, consumed: set[str | None]) -> None:
+        fields = [pa.field(field.name, _flat(field.type)) for field in schema if field.name not in consumed]
+        self._schemas.append((uri, pa.schema(fields)))
+
+    def settle(self) -> tuple[pa.Schema, dict[str, str], frozenset[str]]:
+        """The schema under output names, the new names by old ones, and the columns of JSON text by old names."""
+        types = {name: _type(kinds) for name, kinds in self._kinds.items()}
+        schema = pa.schema([(name, pa.string() if type_ is None else type_) for name, type_ in types.items()])
+        for uri, other in self._schemas:
+            try:
+                schema = pa.unify_schemas([schema, other], promote_options="permissive")
+                for field in other:
+                    pa.array([], field.type).cast(schema.field(field.name).type)
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+                reason = str(error).splitlines()[0]
+                raise UsageError(
+                    f"{uri}: a column has another type than in other files ({reason}); convert it"
+                ) from None
+        renamed: dict[str, str] = {}
+        for name in schema.names:
+            new = name
+            while new in RESERVED_COLUMNS or new.startswith("el4ner.") or (new != name and new in schema.names):
+                new = f"input_{new}"
+            if new != name:
+                renamed[name] = new
+        fields = [
+            pa.field(renamed.get(field.name, field.name), pa.string() if pa.types.is_null(field.type) else field.type)
+            for field in schema
+        ]
+        return pa.schema(fields), renamed, frozenset(name for name, type_ in types.items() if type_ is None)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        # Beyond 2**53 a float would round it, beyond 64 bits no Arrow integer holds it.
+        return "int" if abs(value) <= 2**53 else "long" if -(2**63) <= value < 2**63 else "json"
+    return "float" if isinstance(value, float) else "string" if isinstance(value, str) else "json"
+
+
+def _type(kinds: set[str]) -> Any:
+    """The Arrow type that holds the kinds exactly, None if only JSON text does."""
+    if not kinds:
+        return pa.null()
+    if kinds <= {"int", "long"}:
+        return pa.int64()
+    if kinds <= {"int", "float"}:
+        return pa.float64()
+    return {"bool": pa.bool_(), "string": pa.string()}.get(next(iter(kinds))) if len(kinds) == 1 else None
+
+
+def _flat(type_: pa.DataType) -> pa.DataType:
+    """Plain strings for string views and dictionaries: they unite with the strings of other files."""
+    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return pa.string() if pa.types.is_string_view(type_) else type_
+
+
+def _table(corpus: Corpus, rows: Sequence[tuple[Document, int, int, int]], batch: int) -> pa.Table:
+    own = [
+        [document.doc_id for document, *_ in rows],
+        [part for _, part, *_ in rows],
+        [start for *_, start, _ in rows],
+        [document.text[start:end] for document, _, start, end in rows],
+        [document.error for document, *_ in rows],
+        [batch] * len(rows),
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(own, PART_SCHEMA, strict=True)]
+    before = {new: old for old, new in corpus.renamed.items()}
+    for field in corpus.extra_schema:
+        name = before.get(field.name, field.name)
+        as_json = name in corpus.json_columns
+        cells = [_cell(document.extra.get(name), as_json, field.type) for document, *_ in rows]
+        arrays.append(pa.concat_arrays(cells))
+    return pa.Table.from_arrays(arrays, schema=pa.schema([*PART_SCHEMA, *corpus.extra_schema]))
+
+
+def _cell(value: Any, as_json: bool, type_: pa.DataType) -> pa.Array:
+    if not isinstance(value, pa.Array):
+        value = pa.array([json.dumps(value, ensure_ascii=False) if as_json and value is not None else value])
+    # Unsafe for floats alone: integers that other files give as floats may round, nothing may wrap.
+    return value.cast(type_, safe=not pa.types.is_floating(type_))

@@ -1,0 +1,83 @@
+"""Surfaces to spans: exact offsets, every mention, never inside a word or a user-perceived character."""
+
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from el4ner_ray.core.alignment import align, locate
+from el4ner_ray.schema import Span
+
+FAMILY = "👩\u200d👩\u200d👧"
+
+CASES = [
+    # sentence, surface, the texts found
+    ("The bus to the US, not us.", "US", ["US"]),
+    ("Paris, Paris and Parisian", "Paris", ["Paris", "Paris"]),
+    ("New York New York", "New York", ["New York", "New York"]),
+    ("ha ha ha", "ha ha", ["ha ha", "ha ha"]),
+    ("EU's rules", "EU", ["EU"]),
+    ("an un-American act", "American", ["American"]),
+    ("snake_case", "case", []),
+    ("R2D2", "R2", []),
+    ("You ' ll hear Rock ' n ' Roll", "Rock 'n' Roll", ["Rock ' n ' Roll"]),
+    ("New\r\nYork", "New York", ["New\r\nYork"]),
+    ("New  \tYork", "New York", ["New  \tYork"]),
+    ("new york", "New York", ["new york"]),
+    ("the “Big Apple”", '"Big Apple"', ["“Big Apple”"]),
+    ("Saint‑Denis", "Saint-Denis", ["Saint‑Denis"]),
+    ("Cafe\u0301 de Flore", "Café de Flore", ["Cafe\u0301 de Flore"]),
+    ("Café de Flore", "Cafe\u0301 de Flore", ["Café de Flore"]),
+    ("Cafe\u0301", "Cafe", ["Cafe\u0301"]),
+    ("İstanbul", "istanbul", ["İstanbul"]),
+    ("مُحَمَّد هنا", "محمد", ["مُحَمَّد"]),
+    ("दिल्ली में", "दल", []),
+    ("Straße", "STRASSE", ["Straße"]),
+    ("Straße", "s", []),
+    (f"{FAMILY} met Ana", "👩", []),
+    (f"{FAMILY} met Ana", FAMILY, [FAMILY]),
+    ("👍🏽 Ana", "👍", ["👍🏽"]),
+    ("他在北京大学工作", "北京", ["北京"]),
+    ("東京タワーへ", "東京", ["東京"]),
+    ("서울에서 만나요", "서울", ["서울"]),
+    ("זה בתל אביב.", "תל אביב", []),
+    ("זה תל אביב.", "תל אביב", ["תל אביב"]),
+    ("في القاهرة اليوم", "القاهرة", ["القاهرة"]),
+    ("በአዲስ አበባ", "አዲስ አበባ", []),
+    ("ze\u200bro Zero", "zero", ["ze\u200bro", "Zero"]),
+    ("a|b Corp", "a|b Corp", ["a|b Corp"]),
+    ("x\0y z", "x\0y", ["x\0y"]),
+    ("anything", "", []),
+    ("anything", "  ", []),
+    ("", "x", []),
+    ("𝒜na and Ana", "Ana", ["Ana"]),
+]
+
+
+@pytest.mark.parametrize(("sentence", "surface", "found"), CASES)
+def test_locate(sentence: str, surface: str, found: list[str]) -> None:
+    assert [sentence[span.start : span.end] for span in locate(sentence, surface)] == found
+
+
+def test_align_reports_what_is_not_there_and_keeps_nested_mentions() -> None:
+    sentence = "University of Oslo, Oslo"
+    spans, missing = align(sentence, ["University of Oslo", "Oslo", "Bergen"])
+    assert spans == [Span(0, 18), Span(14, 18), Span(20, 24)]
+    assert missing == ["Bergen"]
+
+
+@given(st.text(max_size=60), st.text(max_size=8))
+def test_spans_are_within_the_text_and_cut_no_character(sentence: str, surface: str) -> None:
+    ends = {0, *(match.end() for match in regex.finditer(r"\X", sentence))}
+    for span in locate(sentence, surface):
+        assert 0 <= span.start < span.end <= len(sentence)
+        before = sentence[span.start - 1 : span.start]
+        # A line feed after a carriage return is one character to Unicode, and white space to everybody else.
+        assert span.start in ends or before.isspace() or regex.match(r"\p{Prepend}|\p{C}", before)
+
+
+@given(st.text(alphabet="ab é", min_size=1, max_size=30), st.integers(0, 30), st.integers(1, 10))
+def test_a_whole_word_copied_from_the_sentence_is_found_there(sentence: str, start: int, length: int) -> None:
+    words = [match.span() for match in regex.finditer(r"\w+", sentence)]
+    for begin, end in words:
+        assert Span(begin, end) in locate(sentence, sentence[begin:end])

@@ -1,0 +1,129 @@
+"""Configuration: what a profile asks Ray and vLLM for, what a wrong field is told, what a fingerprint sees."""
+
+from pathlib import Path
+
+import pytest
+
+from el4ner_ray.config import PROFILES, JobConfig, fingerprint, fingerprint_fields, load
+from el4ner_ray.engines import serving
+from el4ner_ray.engines.vllm import engine_arguments
+from el4ner_ray.errors import UsageError
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid(profile: str) -> None:
+    config = load(profile=profile)
+    assert config.verifier in config.model_names
+    assert len(config.models) == 3
+
+
+def test_paper_asks_for_a_gpu_a_replica_and_the_papers_models() -> None:
+    config = load(profile="paper")
+    assert [model.source for model in config.models] == [
+        "THUDM/glm-4-9b-chat-hf",
+        "microsoft/phi-4",
+        "Qwen/Qwen2.5-14B-Instruct",
+    ]
+    for model in config.models:
+        options = serving.deployment_options(config, model, serving.environments(config)[model.name])
+        assert options["ray_actor_options"]["num_gpus"] == 1
+        assert "VLLM_CPU_KVCACHE_SPACE" not in options["ray_actor_options"]["runtime_env"]["env_vars"]
+        arguments = engine_arguments(model)
+        assert arguments["enable_prefix_caching"] is True
+        assert arguments["trust_remote_code"] is False
+        assert arguments["gpu_memory_utilization"] == 0.9
+        assert model.chat_template
+    assert config.models[0].stop_token_ids == (151329, 151336, 151338)
+
+
+def test_single_gpu_shares_one_card_in_compute_and_memory() -> None:
+    models = load(profile="single-gpu").models
+    assert sum(model.gpus for model in models) <= 1.01
+    assert sum(model.engine["gpu_memory_utilization"] for model in models) <= 0.95
+    assert all(model.engine["gpu_memory_utilization"] <= model.gpus for model in models)
+
+
+def test_tensor_parallel_models_get_a_bundle_for_each_gpu() -> None:
+    config = load(profile="paper")
+    model = config.models[0].model_copy(update={"engine": {"tensor_parallel_size": 4}})
+    options = serving.deployment_options(config, model, {})
+    assert sum(bundle["GPU"] for bundle in options["placement_group_bundles"]) == 4
+    assert options["ray_actor_options"]["num_gpus"] == 0
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 4, 7, 64])
+def test_engines_on_cpu_share_the_cores_by_their_share_of_the_work(cores: int) -> None:
+    models = load(profile="tiny-cpu").models
+    chosen = serving.core_shares(models, cores)
+    assert set(chosen) == {model.name for model in models}
+    assert {core for of_model in chosen.values() for core in of_model} == set(range(cores))
+    if cores >= len(models):
+        assert sum(map(len, chosen.values())) == cores
+        assert len(chosen["qwen2.5-coder-0.5b"]) >= len(chosen["smollm2-135m"])
+
+
+def test_on_two_cores_the_large_model_has_one_to_itself() -> None:
+    chosen = serving.core_shares(load(profile="tiny-cpu").models, 2)
+    assert chosen == {"qwen2.5-coder-0.5b": [0], "gemma3-270m": [1], "smollm2-135m": [1]}
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "telling"),
+    [
+        ("demonstrations: {k: 0}", "demonstrations.k"),
+        ("demonstration: {k: 3}", "demonstration: there is no such field"),
+        ("verifier: gpt-4", "verifier: 'gpt-4' is not one of the models"),
+        ("labels: {}", "the label set is empty"),
+        ("labels: {'a|b': ''}", "'a|b'"),
+        ("labels: {'': ''}", "labels"),
+        ("models: []", "models"),
+        ("profile: huge", "there is no 'huge'"),
+        ("method: magic", "method"),
+        ("- 1", "must hold a mapping"),
+        ("a: [", "not YAML"),
+        ("limits: {part_characters: -1}", "limits.part_characters"),
+        ("demonstrations: {weights: {PROPN: 1}}", "PROPN, NOUN, PRON and other"),
+    ],
+)
+def test_a_wrong_field_is_named_in_one_line(tmp_path: Path, text: str, telling: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(written(tmp_path, text))
+    assert telling in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.yaml"):
+        load(tmp_path / "none.yaml")
+
+
+def test_the_file_wins_over_the_profile_and_options_over_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "profile: fake\ndemonstrations: {k: 3, tagger: none}\nlabels: {x: an x}")
+    config = load(path, overrides={"demonstrations": {"k": 7}})
+    assert (config.engine, config.demonstrations.k, config.demonstrations.tagger) == ("fake", 7, "none")
+    assert config.labels == {"x": "an x"}
+
+
+def test_choosing_models_keeps_the_verifier_where_it_can() -> None:
+    assert load(models=("qwen2.5-coder-0.5b",)).verifier == "qwen2.5-coder-0.5b"
+    assert load(models=("smollm2-135m", "gemma3-270m")).verifier == "smollm2-135m"
+    with pytest.raises(UsageError, match="there is no 'gpt'"):
+        load(models=("gpt",))
+
+
+def test_the_fingerprint_sees_what_decides_annotations_and_nothing_else() -> None:
+    def of(config: JobConfig) -> str:
+        return fingerprint(fingerprint_fields(config))
+
+    base = load(profile="fake")
+    assert of(base) == of(load(profile="fake"))
+    assert of(base) == of(load(profile="fake", overrides={"limits": {"batches_in_flight": 2, "retries": 1}}))
+    assert of(base) == of(load(profile="fake", overrides={"fake": {"latency_ms": 9}}))
+    for change in ({"labels": {"x": ""}}, {"demonstrations": {"k": 4}}, {"limits": {"answer_tokens": 50}}):
+        assert of(base) != of(load(profile="fake", overrides=change))

@@ -1,0 +1,52 @@
+"""Models' answers are hostile input."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from el4ner_ray.core.parsing import parse_choice, parse_extraction
+
+CASES = [
+    # answer, finished, surfaces, whether there is a problem
+    ("Ana | Paris", True, ("Ana", "Paris"), False),
+    (" Ana|Paris |", True, ("Ana", "Paris"), False),
+    ("Ana | Ana | Paris", True, ("Ana", "Paris"), False),
+    ('"Ana" | `Paris` | “Rome”', True, ("Ana", "Paris", "Rome"), False),
+    ('the "Big" one', True, ('the "Big" one',), False),
+    ("none", True, (), False),
+    ("None", True, (), False),
+    ("none | Ana", True, ("Ana",), False),
+    ("Ana | Paris | Ro", False, ("Ana", "Paris"), True),
+    ("a very long name that never en", False, (), True),
+    ("", True, (), True),
+    ("   ", True, (), True),
+    ("| | |", True, (), True),
+    ("Ana\nSentence: x", True, ("Ana",), False),
+    ("Sentence: Ana went", True, (), True),
+    ("Entities: Ana", True, (), True),
+    ("Type of Ana: person", True, (), True),
+    ("\ufffd\ufffd", True, ("\ufffd\ufffd",), False),
+    (" | ".join(f"n{i}" for i in range(200)), True, tuple(f"n{i}" for i in range(64)), True),
+]
+
+
+@pytest.mark.parametrize(("answer", "finished", "surfaces", "problem"), CASES)
+def test_parse_extraction(answer: str, finished: bool, surfaces: tuple[str, ...], problem: bool) -> None:
+    parsed = parse_extraction(answer, finished)
+    assert parsed.surfaces == surfaces
+    assert bool(parsed.problem) == problem
+
+
+@given(st.text(), st.booleans())
+def test_any_answer_gives_clean_distinct_surfaces(answer: str, finished: bool) -> None:
+    surfaces = parse_extraction(answer, finished).surfaces
+    assert len(set(surfaces)) == len(surfaces) <= 64
+    assert all(surface and surface.strip() == surface and "\n" not in surface for surface in surfaces)
+
+
+@pytest.mark.parametrize(
+    ("answer", "choice"),
+    [("person", "person"), (" person ", "person"), ("Person", None), ("persons", None), ("", None), ("dragon", None)],
+)
+def test_a_label_outside_the_set_is_an_abstention(answer: str, choice: str | None) -> None:
+    assert parse_choice(answer, ("person", "place")) == choice
