@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,6 +171,8 @@ def _load(
 
 def main() -> None:
     """Run the command line; exit status 0, 1 (the run failed) or 2 (wrong use)."""
+    # Read when ray.data is imported: without a terminal for bars, it logs 20 lines each time.
+    os.environ.setdefault("RAY_DATA_NON_TTY_PROGRESS_LOG_INTERVAL", "60")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()

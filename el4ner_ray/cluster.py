@@ -23,6 +23,8 @@ def session() -> Iterator[None]:
         return
     # Serve's routine messages (a line a call) stay in its log files; it reads this in every process of the session.
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    # Ray's C++ side reports routine matters of its own actors as errors; its log files keep what is fatal.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=True, logging_level=logging.WARNING)
     else:
@@ -32,7 +34,7 @@ def session() -> Iterator[None]:
             object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
             include_dashboard=True,
             dashboard_host="127.0.0.1",
-            log_to_driver=True,
+            log_to_driver=False,
             logging_level=logging.WARNING,
         )
     _configure_data()
@@ -46,3 +48,5 @@ def _configure_data() -> None:
     context = DataContext.get_current()
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
+    # They advise on logical memory requests, which nothing here uses.
+    context.issue_detectors_config.detectors = []

@@ -138,34 +138,52 @@ def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     }
 
 
-def start(config: JobConfig, say: Callable[[str], None]) -> float:
-    """Deploy every model, one after another: engines that start together fight for memory and cores.
+def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
+    """Groups of models that start together, one group after another.
 
-    Returns the seconds it took. Raises FatalError, naming the model, when one does not come up.
+    vLLM measures the free memory of its GPU while it starts, so engines that share a card must not start at once.
+    Others may: most of a start is importing, on one core.
     """
-    began = time.perf_counter()
+    apart = [model for model in models if model.gpus != int(model.gpus)]
+    together = [model for model in models if model not in apart]
+    return ([together] if together else []) + [[model] for model in apart]
+
+
+def start(config: JobConfig, say: Callable[[str], None]) -> None:
+    """Deploy every model and wait until all answer. Raises FatalError, naming the model, when one does not come up."""
     environment = environments(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
-    for number, model in enumerate(config.models, start=1):
-        say(f"starting engine {number}/{len(config.models)}: {model.name}")
-        deployment = serve.deployment(EngineReplica).options(
-            **deployment_options(config, model, environment[model.name])
-        )
+    for models in start_order(config.models):
+        say(f"starting engines: {', '.join(model.name for model in models)}")
+        began = time.perf_counter()
+        targets = [
+            serve.RunTarget(
+                target=serve.deployment(EngineReplica)
+                .options(**deployment_options(config, model, environment[model.name]))
+                .bind(config, model),
+                name=application_name(model.name),
+                route_prefix=None,
+            )
+            for model in models
+        ]
         try:
-            serve.run(deployment.bind(config, model), name=application_name(model.name), route_prefix=None)
+            serve.run_many(targets)
         except RuntimeError as error:
-            raise FatalError(f"model {model.name} does not start: {_reason(model.name, error)}") from error
-    return time.perf_counter() - began
+            raise FatalError(_reason(models, error)) from error
+        say(f"engines are ready after {time.perf_counter() - began:.0f} s")
 
 
-def _reason(model: str, error: RuntimeError) -> str:
-    """Serve's RuntimeError says only that a deployment failed; its status has the traceback's last line."""
-    application = serve.status().applications.get(application_name(model))
-    messages = [d.message for d in application.deployments.values()] if application else []
-    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line]
-    return (telling or lines or [str(error)])[-1]
+def _reason(models: list[ModelConfig], error: RuntimeError) -> str:
+    """Serve's RuntimeError says only that an application failed; its status has the replica's traceback."""
+    applications = serve.status().applications
+    for model in models:
+        application = applications.get(application_name(model.name))
+        messages = [d.message for d in application.deployments.values()] if application else []
+        telling = [line.strip() for message in messages for line in message.splitlines() if "Error" in line]
+        if telling:
+            return f"model {model.name} does not start: {telling[-1]}"
+    return f"engines do not start: {error}"
 
 
 def stop() -> None:
