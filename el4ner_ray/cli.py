@@ -133,7 +133,10 @@ def evaluate(
 
 @models_app.command("list")
 def list_models() -> None:
-    """The bundled assets and whether they are ready. Example: `el4ner models list`"""
+    """The bundled assets and whether they are ready.
+
+    Example: `el4ner models list`
+    """
     table = Table("name", "kind", "parameters", "licence", "ready")
     for name, asset in bundled.ASSETS.items():
         table.add_row(name, asset.kind, asset.parameters, asset.licence, "yes" if bundled.is_ready(name) else "no")
@@ -144,7 +147,10 @@ def list_models() -> None:
 def prepare_models(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all.")] = None,
 ) -> None:
-    """Download, check and convert bundled assets. Example: `el4ner models prepare smollm2-135m`"""
+    """Download, check and convert bundled assets.
+
+    Example: `el4ner models prepare smollm2-135m`
+    """
     for name in names or list(bundled.ASSETS):
         bundled.prepare(name, say)
 

@@ -30,7 +30,9 @@ class ModelConfig(_Section):
     gpus: float = Field(1.0, ge=0, description="GPUs a replica; fractions share a card.")
     cpus: float = Field(1.0, gt=0, description="Logical CPUs a replica asks Ray for.")
     core_share: float = Field(
-        1.0, gt=0, description="Without a GPU: this model's share of the machine's cores, relative to the other models'."
+        1.0,
+        gt=0,
+        description="Without a GPU: this model's share of the machine's cores, relative to the other models'.",
     )
     replicas: int = Field(1, ge=1, description="Engines of this model.")
     chat_template: bool = Field(False, description="Ask through the model's chat template instead of as running text.")
@@ -53,7 +55,7 @@ class Demonstrations(_Section):
     tagger: str = Field(
         "bundled:en_core_web_sm", description="spaCy pipeline that weights spans, or `none` for equal weights."
     )
-    weights: dict[Literal["PROPN", "NOUN", "PRON", "other"], float] = Field(
+    weights: dict[str, float] = Field(
         default_factory=lambda: {"PROPN": 4.0, "NOUN": 2.0, "PRON": 1.0, "other": 0.0},
         description="Weight of a span by the universal part of speech of its head word.",
     )
@@ -61,8 +63,7 @@ class Demonstrations(_Section):
     @field_validator("weights")
     @classmethod
     def _weights_complete(cls, weights: dict[str, float]) -> dict[str, float]:
-        missing = {"PROPN", "NOUN", "PRON", "other"} - weights.keys()
-        if missing or min(weights.values()) < 0:
+        if weights.keys() != {"PROPN", "NOUN", "PRON", "other"} or min(weights.values()) < 0:
             raise ValueError("give PROPN, NOUN, PRON and other a weight of 0 or more each")
         return weights
 
@@ -191,7 +192,9 @@ def _choose_models(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, 
     known = {model.get("name"): model for model in fields.get("models", []) if isinstance(model, dict)}
     for name in names:
         if name not in known:
-            raise UsageError(f"--models: there is no {name!r} in this configuration; it has {', '.join(map(str, known))}")
+            raise UsageError(
+                f"--models: there is no {name!r} in this configuration; it has {', '.join(map(str, known))}"
+            )
     verifier = fields.get("verifier")
     return fields | {
         "models": [known[name] for name in names],
@@ -209,7 +212,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 # What changes nothing in the annotations may change between a run and its resumption.
-_NOT_IN_FINGERPRINT = {
+_NOT_IN_FINGERPRINT: Any = {
     "profile": True,
     "limits": {"batch_documents", "batches_in_flight", "documents_per_file", "request_seconds", "retries"},
     "fake": {"latency_ms", "failure_rate"},

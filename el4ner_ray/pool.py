@@ -76,7 +76,7 @@ def build(config: JobConfig, pool: Pool, say: Callable[[str], None]) -> None:
     ray.get(_embed_and_write.options(num_cpus=0.1).remote(pool, surfaces, config.demonstrations.embedder))
 
 
-@ray.remote
+@ray.remote  # type: ignore[untyped-decorator]  # ray has no type stubs
 def _embed_and_write(pool: Pool, surfaces: list[list[str]], embedder: str) -> None:
     from el4ner_ray.text_models import Embedder
 

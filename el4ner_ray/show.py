@@ -28,7 +28,9 @@ def sample_table(directory: str) -> Table:
     colours: dict[str, str] = {}
     for document in islice(read_annotations(directory), _SAMPLE_DOCUMENTS):
         listed = Text("\n").join(
-            Text(f"{entity.text} ").append(entity.type, style=_colour(colours, entity.type)).append(f" {entity.score:.2f}")
+            Text(f"{entity.text} ")
+            .append(entity.type, style=_colour(colours, entity.type))
+            .append(f" {entity.score:.2f}")
             for entity in document.entities
             if entity.end <= _SAMPLE_CHARACTERS
         )

@@ -90,7 +90,7 @@ class Place:
         return content
 
 
-class AnnotationSink(Datasink[None]):
+class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type stubs
     """Writes the rows that leave the last stage."""
 
     def __init__(self, place: Place, stages: Sequence[str], extra: pa.Schema, documents_per_file: int) -> None:
@@ -158,15 +158,13 @@ class AnnotationSink(Datasink[None]):
             "entities": pa.array(entities, pa.list_(schema.ENTITY_TYPE)),
             schema.ERROR: pa.array([_worst(found) for found in failures], pa.string()),
         }
-        arrays = [columns.get(field.name, None) for field in schema.ANNOTATION_SCHEMA]
+        arrays = [columns.get(field.name) for field in schema.ANNOTATION_SCHEMA]
         arrays = [
             table.column(field.name) if array is None else array
             for field, array in zip(schema.ANNOTATION_SCHEMA, arrays, strict=True)
         ]
         arrays += [table.column(field.name) for field in self._extra]
-        return pa.Table.from_arrays(
-            arrays, schema=pa.schema([*schema.ANNOTATION_SCHEMA, *self._extra])
-        )
+        return pa.Table.from_arrays(arrays, schema=pa.schema([*schema.ANNOTATION_SCHEMA, *self._extra]))
 
     def _requests(self, table: pa.Table, row: int) -> int:
         ledgers = (schema.usage_column(stage).decode(table.slice(row, 1))[0] for stage in self._stages)

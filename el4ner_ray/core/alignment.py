@@ -23,8 +23,8 @@ _UNSPACED = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 )
 _JOINS_PREVIOUS = regex.compile("[\\p{M}\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
-# Left out when reading loosely: what cannot be seen, and marks that writers and models leave out (accents, Arabic vowels,
-# which Unicode files under the script Inherited). Vowel signs of Indic scripts are not among them.
+# Left out when reading loosely: what cannot be seen, and marks that writers and models leave out (accents and Arabic
+# vowels, which have the script Inherited). Vowel signs of Indic scripts are not among them.
 _IGNORABLE = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]|[\p{M}&&\p{Script=Inherited}]", regex.V1)
 _QUOTES = str.maketrans("‘’‚‛“”„‟«»`´′″", "''''" + '""""""' + "''" + "'" + '"')
 _DASHES = regex.compile(r"\p{Dash}")
@@ -110,7 +110,7 @@ def _fold(character: str) -> str:
     if _IGNORABLE.match(character):
         return ""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
-    return _IGNORABLE.sub("", _DASHES.sub("-", folded.translate(_QUOTES)))
+    return str(_IGNORABLE.sub("", _DASHES.sub("-", folded.translate(_QUOTES))))
 
 
 def _occurrences(text: str, wanted: str) -> Iterator[int]:

@@ -133,8 +133,7 @@ def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     shares = core_shares(config.models, len(os.sched_getaffinity(0)))
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     return {
-        model.name: common | (cpu_environment(shares[model.name]) if model.gpus == 0 else {})
-        for model in config.models
+        model.name: common | (cpu_environment(shares[model.name]) if model.gpus == 0 else {}) for model in config.models
     }
 
 

@@ -49,10 +49,7 @@ class Classify(Stage):
             ballots[key] = self._ballots(question, candidates[question.row][question.number])
         await self._vote(batch, [ballot for sentence in ballots.values() for ballot in sentence.values()])
         return [
-            [
-                self._typed(batch.texts[row], found, ballots[row, number])
-                for number, found in enumerate(candidates[row])
-            ]
+            [self._typed(batch.texts[row], found, ballots[row, number]) for number, found in enumerate(candidates[row])]
             for row in range(len(batch.texts))
         ]
 

@@ -32,9 +32,7 @@ class Retrieve(Stage):
         for row, number, sentence, text in batch.sentences():
             rows.append(row)
             texts.append(text)
-            spans.append(
-                [Span(s.start - sentence.start, s.end - sentence.start) for s in query_spans[row][number]]
-            )
+            spans.append([Span(s.start - sentence.start, s.end - sentence.start) for s in query_spans[row][number]])
         weights = self._tagger.weights(texts, spans)
         # One call embeds all spans of the batch: the model is several times faster on many short texts than on few.
         flat = self._embedder.embed(

@@ -50,8 +50,6 @@ class Verify(Stage):
         shown = [one_line(question.text[e.span.start - offset : e.span.end - offset]) for e in entities]
         surfaces = list(dict.fromkeys(shown))
         return [
-            prompts.verification(
-                prompts.classification(question.turns, surfaces, surface), surface, entity.label
-            )
+            prompts.verification(prompts.classification(question.turns, surfaces, surface), surface, entity.label)
             for surface, entity in zip(shown, entities, strict=True)
         ]

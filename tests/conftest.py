@@ -1,0 +1,64 @@
+"""Shared fixtures: where data and models are, and one command line for all integration tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("EL4NER_DATA", ROOT.parent / "shared" / "data"))
+os.environ.setdefault("EL4NER_CACHE", str(ROOT / ".cache"))
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def el4ner() -> Run:
+    """Run the real command line; the result has its exit status and output."""
+
+    def run(*arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "el4ner_ray", *map(str, arguments)]
+        # A session of its own, so that a run that hangs is ended with everything it started.
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT
+        )
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            out, err = process.communicate()
+            pytest.fail(f"{command} took more than {timeout} s\n{out[-2000:]}\n{err[-4000:]}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def gold_index(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
+    """An index of the example pool by its gold spans: it needs no model, and any ensemble can use it."""
+    folder = tmp_path_factory.mktemp("gold") / "index"
+    done = el4ner(
+        "index", ROOT / "examples" / "pool.jsonl", "--output", folder, "--profile", "fake", "--pool-spans", "gold"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ner_data() -> Path:
+    """Folder of the NER data sets, which are not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip(f"no NER data sets in {DATA}; set EL4NER_DATA")
+    return DATA
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    """Rows as JSON lines, in ASCII so that any code point can be written."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path

@@ -1,0 +1,106 @@
+"""Wrong use gets one line that names the place and the mend, and exit status 2, before Ray or a model starts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from el4ner_ray.cli import main
+from tests.conftest import ROOT, write_jsonl
+
+POOL = ROOT / "examples" / "pool.jsonl"
+GOOD = {"id": "a", "text": "Ana met Ben.", "entities": [{"start": 0, "end": 3, "type": "person"}]}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    write_jsonl(tmp_path / "docs.jsonl", [{"id": "1", "text": "Ana met Ben."}])
+    write_jsonl(tmp_path / "pool.jsonl", [GOOD | {"id": str(i)} for i in range(8)])
+    write_jsonl(tmp_path / "small.jsonl", [GOOD])
+    write_jsonl(tmp_path / "twice.jsonl", [{"id": "1", "text": "a"}, {"id": "1", "text": "b"}])
+    write_jsonl(tmp_path / "same_id_pool.jsonl", [GOOD, GOOD])
+    bad = {"id": "b", "text": "Ana", "entities": [{"start": 0, "end": 9, "type": "person"}]}
+    write_jsonl(tmp_path / "offsets.jsonl", [GOOD, bad])
+    differs = {"id": "b", "text": "Ana", "entities": [{"start": 0, "end": 3, "type": "person", "text": "Ben"}]}
+    write_jsonl(tmp_path / "differs.jsonl", [GOOD, differs])
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken.jsonl").write_text(json.dumps(GOOD) + "\n{not json\n")
+    (tmp_path / "job.yaml").write_text("labels: {place: a place}\n")
+    (tmp_path / "typo.yaml").write_text("demonstrations: {kk: 3}\n")
+    return tmp_path
+
+
+CASES = [
+    # input, pool, further options, what the message must name
+    ("none.jsonl", "pool.jsonl", [], ["none.jsonl"]),
+    ("docs.xyz", "pool.jsonl", [], ["docs.xyz"]),
+    ("empty.jsonl", "pool.jsonl", [], ["empty.jsonl"]),
+    ("docs.jsonl", "none.jsonl", [], ["none.jsonl"]),
+    ("docs.jsonl", "empty.jsonl", [], ["empty.jsonl"]),
+    ("docs.jsonl", "broken.jsonl", [], ["broken.jsonl", "line 2"]),
+    ("docs.jsonl", "offsets.jsonl", [], ["offsets.jsonl", "line 2", "entities[0].end"]),
+    ("docs.jsonl", "differs.jsonl", [], ["differs.jsonl", "line 2", "'Ben'"]),
+    ("docs.jsonl", "same_id_pool.jsonl", [], ["same_id_pool.jsonl", "line 2", "'a'"]),
+    ("docs.jsonl", "small.jsonl", [], ["demonstrations.k", "small.jsonl"]),
+    ("docs.jsonl", "pool.jsonl", ["--config", "job.yaml"], ["pool.jsonl", "'person'", "place"]),
+    ("docs.jsonl", "pool.jsonl", ["--config", "typo.yaml"], ["typo.yaml", "demonstrations.kk"]),
+    ("docs.jsonl", "pool.jsonl", ["--config", "none.yaml"], ["none.yaml"]),
+    ("docs.jsonl", "pool.jsonl", ["--text-column", "body"], ["docs.jsonl", "'body'"]),
+    ("docs.jsonl", "pool.jsonl", ["--id-column", "key"], ["docs.jsonl", "'key'"]),
+    ("docs.jsonl", "pool.jsonl", ["--k", "0"], ["demonstrations.k"]),
+    ("docs.jsonl", "pool.jsonl", ["--models", "gpt-9"], ["--models", "'gpt-9'", "fake-a"]),
+    ("docs.jsonl", "pool.jsonl", ["--method", "magic"], ["method"]),
+    ("docs.jsonl", "pool.jsonl", ["--segmenter", "magic"], ["segmenter"]),
+    ("twice.jsonl", "pool.jsonl", [], ["'1'", "twice.jsonl:1", "twice.jsonl:2"]),
+]
+
+
+@pytest.mark.parametrize(("source", "pool", "options", "named"), CASES)
+def test_one_line_and_exit_status_2(
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    pool: str,
+    options: list[str],
+    named: list[str],
+) -> None:
+    monkeypatch.chdir(files)
+    arguments = ["annotate", source, "--pool", pool, "--output", "out", "--profile", "fake", *options]
+    monkeypatch.setattr(sys, "argv", ["el4ner", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    message = capsys.readouterr().err
+    assert caught.value.code == 2, message
+    assert message.startswith("el4ner: ")
+    assert message.count("\n") == 1
+    for name in named:
+        assert name in message
+    assert not ray.is_initialized()
+    assert not (files / "out").exists()
+
+
+def test_an_unknown_profile_lists_the_known_ones(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["el4ner", "index", str(POOL), "--output", "out", "--profile", "huge"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert "paper, single-gpu, tiny-cpu, fake" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_prepared_is_named_with_the_command(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EL4NER_CACHE", str(tmp_path / "nothing"))
+    arguments = ["annotate", "docs.jsonl", "--pool", "pool.jsonl", "--output", "out", "--profile", "tiny-cpu"]
+    monkeypatch.setattr(sys, "argv", ["el4ner", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert "el4ner models prepare smollm2-135m" in capsys.readouterr().err
