@@ -28,7 +28,7 @@ app.add_typer(models_app, name="models")
 
 # What happens goes to standard error, what was asked for to standard output.
 progress = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; its fields win over the profile's.")]
 Profile = Annotated[

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from el4ner_ray.results import AnnotatedDocument, read_annotations
 
-_SAMPLE_DOCUMENTS, _SAMPLE_CHARACTERS = 5, 240
+_SAMPLE_DOCUMENTS, _SAMPLE_CHARACTERS = 5, 200
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 
@@ -24,7 +24,10 @@ def run_tables(run: Mapping[str, Any], directory: str) -> Iterator[Table]:
 
 def sample_table(directory: str) -> Table:
     """The beginnings of the first documents with their entities marked."""
-    table = Table("document", "text", "entities", title="a sample of the annotations", show_lines=True)
+    table = Table(title="a sample of the annotations", show_lines=True)
+    table.add_column("document", no_wrap=True)
+    table.add_column("text")
+    table.add_column("entities", no_wrap=True)
     colours: dict[str, str] = {}
     for document in islice(read_annotations(directory), _SAMPLE_DOCUMENTS):
         listed = Text("\n").join(
@@ -54,7 +57,9 @@ def _colour(colours: dict[str, str], type_: str) -> str:
 
 def cost_table(run: Mapping[str, Any]) -> Table:
     """Requests and tokens by stage and model."""
-    table = Table("stage", "model", title="costs")
+    table = Table(title="costs")
+    for column in ("stage", "model"):
+        table.add_column(column, no_wrap=True)
     for column in ("requests", "prompt tokens", "cached", "generated", "unparsed", "not in text"):
         table.add_column(column, justify="right")
     for stage, models in run["stages"].items():
