@@ -14,6 +14,7 @@ from functools import cache
 
 import regex
 
+from el4ner_ray.core.parsing import pieces
 from el4ner_ray.core.prompting import one_line
 from el4ner_ray.schema import Span
 
@@ -54,11 +55,16 @@ def locate(sentence: str, surface: str) -> list[Span]:
 
 
 def align(sentence: str, surfaces: Iterable[str]) -> tuple[list[Span], list[str]]:
-    """The distinct spans of all mentions of all surfaces, sorted, and the surfaces that are not in the sentence."""
+    """The distinct spans of all mentions of all surfaces, sorted, and the surfaces that are not in the sentence.
+
+    A surface that is not there as a whole counts as a list of surfaces, where it can be one.
+    """
     spans: set[Span] = set()
     missing: list[str] = []
     for surface in surfaces:
-        mentions = locate(sentence, surface)
+        mentions = locate(sentence, surface) or [
+            mention for piece in pieces(surface) for mention in locate(sentence, piece)
+        ]
         spans.update(mentions)
         if not mentions:
             missing.append(surface)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import regex
+
 from el4ner_ray.core.prompting import NO_ENTITY, SEPARATOR
 
 _WRAPPERS = "\"'`*“”‘’«»"
 _MAX_SURFACES = 64
+_BULLET = regex.compile(r"^\s*(?:[-*•–]+|\d+[.)])?\s*")
+_ENUMERATION = regex.compile(r"[,;:،、，；：]\s*|\s-\s")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,22 @@ def parse_extraction(answer: str, finished: bool = True) -> Extraction:
     if not surfaces and not problem:
         problem = "empty"
     return Extraction(tuple(surfaces), problem)
+
+
+def parse_list(answer: str, finished: bool = True) -> Extraction:
+    """Surfaces from a list, one a line, with or without a bullet or number; otherwise as `parse_extraction`."""
+    lines = [_BULLET.sub("", line) for line in answer.splitlines()]
+    extraction = parse_extraction(SEPARATOR.join(filter(None, lines)), finished)
+    if not finished and extraction.surfaces:
+        # Small models fill the whole length with repetitions; the cut costs nothing then.
+        return Extraction(extraction.surfaces)
+    return extraction
+
+
+def pieces(surface: str) -> tuple[str, ...]:
+    """What a surface may be a list of, for one that is not in the sentence as a whole: "Anna, Oslo"."""
+    found = tuple(piece for piece in map(str.strip, _ENUMERATION.split(surface)) if piece)
+    return found if len(found) > 1 else ()
 
 
 def _unwrapped(item: str) -> str:

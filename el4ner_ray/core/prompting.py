@@ -25,7 +25,7 @@ SEPARATOR = " | "
 NO_ENTITY = "none"
 TRUE, FALSE = "true", "false"
 
-_TEMPLATES = ("instructions", "demonstration", "extract", "classify", "verify")
+_TEMPLATES = ("instructions", "demonstration", "pre_extract", "extract", "classify", "verify")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Prompts:
         self._instructions = self._templates["instructions"].render(
             labels=[{"name": name, "description": one_line(text)} for name, text in labels.items()], no_entity=NO_ENTITY
         )
+        self._labels = list(labels)
         self.hash = hashlib.sha256("\0".join(sources[name] for name in _TEMPLATES).encode()).hexdigest()
 
     def demonstration(self, sentence: LabelledSentence) -> str:
@@ -103,8 +104,12 @@ class Prompts:
             sentence=one_line(sentence.text), entities=SEPARATOR.join(types) or NO_ENTITY, types=types
         )
 
-    def extraction(self, sentence: str, demonstrations: Sequence[str] = ()) -> tuple[str, ...]:
-        """Ask for the entities of a sentence. Without demonstrations this is the zero-shot question."""
+    def pre_extraction(self, sentence: str) -> tuple[str, ...]:
+        """Ask for the names in a sentence without showing how (zero-shot); the answer is a list, one name a line."""
+        return (self._templates["pre_extract"].render(sentence=one_line(sentence), labels=self._labels),)
+
+    def extraction(self, sentence: str, demonstrations: Sequence[str]) -> tuple[str, ...]:
+        """Ask for the entities of a sentence as the demonstrations show them."""
         question = self._templates["extract"].render(sentence=one_line(sentence))
         return (self._instructions + "".join(demonstrations) + question,)
 

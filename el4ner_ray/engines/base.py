@@ -15,18 +15,20 @@ class Request(msgspec.Struct, frozen=True):
             chat template gets them as a conversation; others as running text (`core.prompting.running_text`). Either
             way a request whose turns start with those of an earlier one finds that one's prefix in the KV cache.
         max_tokens: the longest answer, in tokens.
+        stop: the text that ends an answer; it is not part of it.
         choices: when given, the answer is exactly one of these (constrained decoding).
         priority: lower runs first. Later stages go first, while the prefix they share is still cached.
     """
 
     turns: tuple[str, ...]
     max_tokens: int
+    stop: str = "\n"
     choices: tuple[str, ...] = ()
     priority: int = 0
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """A model's answer, up to the end of its line.
+    """A model's answer, as far as the request's `stop`.
 
     Attributes:
         text: the answer without surrounding white space.

@@ -71,7 +71,7 @@ class ScriptedEngine:
         return None
 
     def _extract(self, turn: str) -> str:
-        sentence = turn.rsplit("Sentence: ", 1)[-1].rsplit("\nEntities:", 1)[0]
+        sentence = turn.rsplit("Sentence: ", 1)[-1].split("\n", 1)[0]
         names = dict.fromkeys(match.group() for match in _NAME.finditer(sentence))
         # Each model misses about a sixth of the names, and not the same ones.
         return SEPARATOR.join(name for name in names if _hash(self._model, name) % 6) or NO_ENTITY

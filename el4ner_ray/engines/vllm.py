@@ -109,7 +109,7 @@ class VllmEngine:
         return SamplingParams(
             temperature=0.0,
             max_tokens=request.max_tokens,
-            stop=None if choices else ["\n"],
+            stop=None if choices else [request.stop],
             stop_token_ids=list(self._model.stop_token_ids) or None,
             structured_outputs=StructuredOutputsParams(choice=choices) if choices else None,
             logprob_token_ids=sorted(set(self._first_token_ids(request.choices))) if choices else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.alignment import align
-from el4ner_ray.core.parsing import parse_extraction
+from el4ner_ray.core.parsing import parse_extraction, parse_list
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines.base import Completion, Request
@@ -43,25 +43,29 @@ class Asker:
         self.ensemble = Ensemble(config)
         self._answer_tokens = config.limits.answer_tokens
         self._rendered: list[str] = []
+        self._few_shot = index is not None
         if index is not None:
             pool = DemonstrationIndex.read_pool(index)
             self._rendered = [self.prompts.demonstration(sentence) for sentence in pool]
 
     def questions(self, batch: Batch) -> list[Question]:
         """The extraction question of every sentence, with its demonstrations, the most similar one last."""
-        chosen = batch.read(DEMONSTRATIONS) if self._rendered else None
+        chosen = batch.read(DEMONSTRATIONS) if self._few_shot else None
         questions = []
         for row, number, span, text in batch.sentences():
-            indices = reversed(chosen[row][number]) if chosen else ()
-            turns = self.prompts.extraction(text, [self._rendered[i] for i in indices])
+            if chosen is None:
+                turns = self.prompts.pre_extraction(text)
+            else:
+                turns = self.prompts.extraction(text, [self._rendered[i] for i in reversed(chosen[row][number])])
             questions.append(Question(row, number, span, text, turns))
         return questions
 
     async def extract(self, batch: Batch) -> list[list[dict[str, list[Span]]]]:
         """What each model extracts from each sentence of each row: spans of the row's text, sorted, by model."""
         questions = self.questions(batch)
+        stop = "\n" if self._few_shot else "\n\n"
         requests = [
-            Request(question.turns, self._answer_tokens, priority=PRIORITY[batch.stage]) for question in questions
+            Request(question.turns, self._answer_tokens, stop, priority=PRIORITY[batch.stage]) for question in questions
         ]
         answers = await asyncio.gather(*(self.ensemble.ask(model, requests, batch.session) for model in self.models))
         spans: list[list[dict[str, list[Span]]]] = [[] for _ in batch.texts]
@@ -79,7 +83,8 @@ class Asker:
         if completion.error:
             ledger.engine_failure(model, completion.error, question.span)
             return []
-        answer = parse_extraction(completion.text, completion.finished)
+        parse = parse_extraction if self._few_shot else parse_list
+        answer = parse(completion.text, completion.finished)
         if answer.problem:
             ledger.parse_failure(model, answer.problem, completion.text, question.span)
         spans, missing = align(question.text, answer.surfaces)
@@ -90,7 +95,9 @@ class Asker:
         self, batch: Batch, model: str, asked: Sequence[tuple[Question, tuple[str, ...]]], choices: tuple[str, ...]
     ) -> list[Completion]:
         """One constrained answer for each (question it belongs to, turns)."""
-        requests = [Request(turns, CHOICE_TOKENS, choices, PRIORITY[batch.stage]) for _, turns in asked]
+        requests = [
+            Request(turns, CHOICE_TOKENS, choices=choices, priority=PRIORITY[batch.stage]) for _, turns in asked
+        ]
         completions = await self.ensemble.ask(model, requests, batch.session)
         for (question, _), completion in zip(asked, completions, strict=True):
             ledger = batch.ledgers[question.row]

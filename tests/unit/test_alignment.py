@@ -66,6 +66,12 @@ def test_align_reports_what_is_not_there_and_keeps_nested_mentions() -> None:
     assert missing == ["Bergen"]
 
 
+def test_a_list_in_one_surface_is_taken_apart_only_where_the_whole_is_not_there() -> None:
+    sentence = "Ana, Paris and Rome, Italy"
+    assert align(sentence, ["Rome, Italy"]) == ([Span(15, 26)], [])
+    assert align(sentence, ["Rome, Paris, Oslo"]) == ([Span(5, 10), Span(15, 19)], [])
+
+
 @given(st.text(max_size=60), st.text(max_size=8))
 def test_spans_are_within_the_text_and_cut_no_character(sentence: str, surface: str) -> None:
     ends = {0, *(match.end() for match in regex.finditer(r"\X", sentence))}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from el4ner_ray.core.parsing import parse_choice, parse_extraction
+from el4ner_ray.core.parsing import parse_choice, parse_extraction, parse_list, pieces
 
 CASES = [
     # answer, finished, surfaces, whether there is a problem
@@ -50,3 +50,35 @@ def test_any_answer_gives_clean_distinct_surfaces(answer: str, finished: bool) -
 )
 def test_a_label_outside_the_set_is_an_abstention(answer: str, choice: str | None) -> None:
     assert parse_choice(answer, ("person", "place")) == choice
+
+
+@pytest.mark.parametrize(
+    ("answer", "finished", "surfaces"),
+    [
+        ("Ana\n- Paris\n- Rome", True, ("Ana", "Paris", "Rome")),
+        ("1. Ana\n2) Paris\n\n* Rome", True, ("Ana", "Paris", "Rome")),
+        ("Ana\n- Ana\n- Ana\n- A", False, ("Ana",)),
+        ("none", True, ()),
+        ("2024\n- Saint-Denis", True, ("2024", "Saint-Denis")),
+        ("", True, ()),
+        ("-\n-\n-", True, ()),
+    ],
+)
+def test_parse_list(answer: str, finished: bool, surfaces: tuple[str, ...]) -> None:
+    assert parse_list(answer, finished).surfaces == surfaces
+
+
+@pytest.mark.parametrize(
+    ("surface", "found"),
+    [
+        ("Ana, Paris", ("Ana", "Paris")),
+        ("person: Ana", ("person", "Ana")),
+        ("王小明、北京", ("王小明", "北京")),
+        ("Ana - Paris", ("Ana", "Paris")),
+        ("Saint-Denis", ()),
+        (",", ()),
+        ("", ()),
+    ],
+)
+def test_pieces(surface: str, found: tuple[str, ...]) -> None:
+    assert pieces(surface) == found
