@@ -114,6 +114,8 @@ def check_assets(config: JobConfig) -> None:
         raise UsageError(f"prompts: there is no version {config.prompts!r} in the package") from None
     models = [] if config.engine == "fake" else [model.source for model in config.models]
     for source in (*models, config.demonstrations.embedder, config.demonstrations.tagger):
+        if source.startswith(("/", "./", "../", "~")) and not Path(source).is_dir():
+            raise UsageError(f"models: there is no folder {source}; give a folder in Hugging Face format or a hub id")
         if source.startswith("bundled:") and not bundled.is_ready(source.removeprefix("bundled:")):
             name = source.removeprefix("bundled:")
             raise UsageError(f"{source} is not ready on this machine; run `el4ner models prepare {name}`")
