@@ -49,8 +49,8 @@ def session() -> Iterator[None]:
 
 
 def _stop_in_good_order_on_sigterm() -> None:
-    # Ray 2.60 leaves SIGTERM to its C++ side, which prints a stack and ends the process on the spot: engines stay behind.
-    # As an exception it runs every `finally`, which shuts the engines down.
+    # Ray 2.60 leaves SIGTERM to its C++ side, which prints a stack and ends the process on the spot: engines stay
+    # behind. As an exception it runs every `finally`, which shuts the engines down.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
