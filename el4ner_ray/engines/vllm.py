@@ -103,7 +103,7 @@ class VllmEngine:
 
     def _sampling(self, request: Request) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 
         choices = self._written(request.choices)
         return SamplingParams(
@@ -113,6 +113,10 @@ class VllmEngine:
             stop_token_ids=list(self._model.stop_token_ids) or None,
             structured_outputs=StructuredOutputsParams(choice=choices) if choices else None,
             logprob_token_ids=sorted(set(self._first_token_ids(request.choices))) if choices else None,
+            # Small models repeat an item until the limit. Shorter patterns than three tokens occur in long numbers.
+            repetition_detection=None
+            if choices
+            else RepetitionDetectionParams(max_pattern_size=16, min_pattern_size=3, min_count=3),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
