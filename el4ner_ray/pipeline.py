@@ -29,6 +29,9 @@ STAGES: tuple[type[Stage], ...] = (Segment, PreExtract, Retrieve, Extract, Class
 # read and write tasks ask for a little more, so that Ray does not fuse them with a stage and each shows its progress.
 _STAGE_CPUS, _TASK_CPUS = 0.05, 0.1
 
+# Pool sentences that are sent together. Nothing waits for them but the index, so the engines may be kept full.
+_POOL_BATCH = 16
+
 
 def annotate(
     source: CorpusSource, config: JobConfig, labels: Mapping[str, str], index: str, sink: AnnotationSink
@@ -47,7 +50,7 @@ def annotate(
 
 def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[str, str]) -> list[list[str]]:
     """The surfaces that the models, asked zero-shot, extract from each pool sentence, in pool order."""
-    sentences = apply(_pool_dataset(pool, config.limits.batch_documents), PreExtract, config, labels)
+    sentences = apply(_pool_dataset(pool), PreExtract, config, labels)
     surfaces: list[list[str]] = [[] for _ in pool]
     for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
         numbers = table.column(schema.PART).to_pylist()
@@ -89,11 +92,11 @@ def check_chain(stages: Iterable[type[Stage]]) -> None:
         written.add(stage.writes.name)
 
 
-def _pool_dataset(pool: list[LabelledText], batch: int) -> Dataset:
+def _pool_dataset(pool: list[LabelledText]) -> Dataset:
     """Pool sentences as rows; PART carries their number, and each text is one sentence."""
     blocks = []
-    for start in range(0, len(pool), batch):
-        texts = pool[start : start + batch]
+    for start in range(0, len(pool), _POOL_BATCH):
+        texts = pool[start : start + _POOL_BATCH]
         numbers = range(start, start + len(texts))
         rows = {
             schema.DOC_ID: [text.id for text in texts],
