@@ -24,7 +24,7 @@ assets: setup ## the small models that are bundled, ready in $EL4NER_CACHE (defa
 	@$(BIN)/el4ner models prepare
 
 demo: setup assets ## annotate the example documents with the three small models and show some
-	$(BIN)/el4ner annotate examples/corpus.jsonl --pool examples/pool.jsonl --output out/demo
+	$(BIN)/el4ner annotate examples/corpus.jsonl --pool examples/pool.jsonl --output out/demo --profile tiny-cpu
 	$(BIN)/el4ner evaluate out/demo --gold examples/gold.jsonl
 
 test: setup assets ## all tests

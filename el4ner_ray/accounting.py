@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 from el4ner_ray import schema
 from el4ner_ray.sink import ANNOTATIONS, FileSummary, Place, read_summary
 
-# A document is as well off as the worst of its parts.
-_SEVERITY = ("ok", "partial", "failed")
+_STATUSES = ("ok", "partial", "failed")
 
 
 @dataclass
@@ -53,10 +52,14 @@ def take_stock(place: Place) -> Accounts:
     rows = pa.concat_tables(tables)
     accounts.parts = rows.group_by([schema.DOC_ID, schema.PART]).aggregate([]).num_rows
     accounts.duplicated_parts = rows.num_rows - accounts.parts
-    severity = pc.index_in(rows.column("status"), value_set=pa.array(_SEVERITY))
-    worst = rows.append_column("severity", severity).group_by(schema.DOC_ID).aggregate([("severity", "max")])
-    for row in worst.column("severity_max").value_counts().to_pylist():
-        setattr(accounts, _SEVERITY[row["values"]], row["counts"])
+    number = pc.index_in(rows.column("status"), value_set=pa.array(_STATUSES))
+    documents = rows.append_column("number", number).group_by(schema.DOC_ID)
+    extremes = documents.aggregate([("number", "min"), ("number", "max")])
+    # The status that all parts share; where they differ, part of the document is there.
+    same = pc.equal(extremes.column("number_min"), extremes.column("number_max"))
+    status = pc.if_else(same, extremes.column("number_min"), _STATUSES.index("partial"))
+    for row in status.value_counts().to_pylist():
+        setattr(accounts, _STATUSES[row["values"]], row["counts"])
     return accounts
 
 

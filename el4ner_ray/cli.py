@@ -27,12 +27,14 @@ models_app = typer.Typer(help="The bundled small models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
 # What happens goes to standard error, what was asked for to standard output.
-progress = Console(stderr=True, highlight=False)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+# Names of files, types and models are data: nothing in them is markup.
+progress = Console(stderr=True, highlight=False, markup=False)
+out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; its fields win over the profile's.")]
 Profile = Annotated[
-    str | None, typer.Option(help="Packaged configuration: paper, single-gpu, tiny-cpu (default) or fake.")
+    str | None,
+    typer.Option(help="Packaged configuration: paper, single-gpu (default with a GPU), tiny-cpu (without), fake."),
 ]
 Models = Annotated[str | None, typer.Option(help="Use only these models of the configuration: A,B")]
 PoolSpans = Annotated[
@@ -42,7 +44,7 @@ PoolSpans = Annotated[
 
 def say(message: str) -> None:
     """One line about what is being done."""
-    progress.print(f"[dim]el4ner[/dim] {message}", soft_wrap=True, markup=True)
+    progress.print(f"el4ner: {message}", soft_wrap=True)
 
 
 @app.command()
@@ -84,7 +86,7 @@ def annotate(
     allowed = max_failed * documents["total"] if max_failed < 1 else max_failed
     if not_ok > allowed:
         say(
-            f"[red]{not_ok} of {documents['total']} documents failed in whole or part[/red], more than --max-failed "
+            f"{not_ok} of {documents['total']} documents failed in whole or part, more than --max-failed "
             f"{max_failed:g} allows; reasons are in {output.rstrip('/')}/errors/*.parquet"
         )
         raise typer.Exit(1)
@@ -125,6 +127,11 @@ def evaluate(
     evaluations = evaluate_run(directory, gold)
     for name, evaluation in evaluations.items():
         out.print(evaluation_table(evaluation, title=name))
+        if evaluation.missing_documents:
+            missing = len(evaluation.missing_documents)
+            out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")
+        if evaluation.ignored_documents:
+            out.print(f"{evaluation.ignored_documents} annotated documents are not in the gold and do not count")
     if json_file is not None:
         content: dict[str, Any] = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
         json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -183,10 +190,10 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        progress.print(f"el4ner: {error}", markup=False, soft_wrap=True)
+        progress.print(f"el4ner: {error}", soft_wrap=True)
         sys.exit(2)
     except El4nerError as error:
-        progress.print(f"el4ner: {error}", markup=False, soft_wrap=True)
+        progress.print(f"el4ner: {error}", soft_wrap=True)
         sys.exit(1)
 
 

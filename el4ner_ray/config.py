@@ -79,8 +79,11 @@ class Limits(_Section):
         64, ge=1, description="Rows that are collected for an output file; what a crash can cost."
     )
     batches_in_flight: int = Field(6, ge=1, description="Batches that a stage works on at once.")
-    request_seconds: float = Field(600.0, gt=0, description="Deadline of a batch of requests.")
-    retries: int = Field(4, ge=0, description="Further tries after a passing fault of an engine.")
+    request_seconds: float = Field(
+        1800.0, gt=0, description="Deadline of a call of `call_requests` requests; time in the queue counts."
+    )
+    call_requests: int = Field(64, ge=1, description="Requests in one call to an engine.")
+    retries: int = Field(6, ge=0, description="Further tries after a passing fault of an engine.")
 
 
 class FakeEngine(_Section):
@@ -94,7 +97,7 @@ class FakeEngine(_Section):
 class JobConfig(_Section):
     """Everything that decides what a run does."""
 
-    profile: str = "tiny-cpu"
+    profile: str
     engine: Literal["vllm", "fake"] = "vllm"
     method: Literal["paper"] = "paper"
     prompts: str = Field("v1", description="Version of the packaged prompt templates.")
@@ -153,7 +156,7 @@ def load(
     first one verifies. Raises UsageError, naming the field and the mend.
     """
     given = _read_yaml(Path(path)) if path else {}
-    profile = profile or given.get("profile") or "tiny-cpu"
+    profile = profile or given.get("profile") or default_profile()
     if profile not in PROFILES:
         raise UsageError(f"profile: there is no {profile!r}; use one of {', '.join(PROFILES)}")
     packaged = resources.files("el4ner_ray.profiles").joinpath(f"{profile}.yaml")
@@ -165,6 +168,11 @@ def load(
         return JobConfig.model_validate(merged)
     except ValidationError as error:
         raise UsageError(f"{path or f'profile {profile}'}: {_first_problem(error)}") from None
+
+
+def default_profile() -> str:
+    """`single-gpu` on a machine with an NVIDIA GPU, else `tiny-cpu`."""
+    return "single-gpu" if Path("/dev/nvidia0").exists() else "tiny-cpu"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -214,7 +222,14 @@ def _first_problem(error: ValidationError) -> str:
 # What changes nothing in the annotations may change between a run and its resumption.
 _NOT_IN_FINGERPRINT: Any = {
     "profile": True,
-    "limits": {"batch_documents", "batches_in_flight", "documents_per_file", "request_seconds", "retries"},
+    "limits": {
+        "batch_documents",
+        "batches_in_flight",
+        "documents_per_file",
+        "request_seconds",
+        "call_requests",
+        "retries",
+    },
     "fake": {"latency_ms", "failure_rate"},
     "models": {"__all__": {"gpus", "cpus", "core_share", "replicas"}},
 }

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from el4ner_ray import cluster, pipeline
-from el4ner_ray.accounting import Accounts, take_stock
+from el4ner_ray.accounting import Accounts, committed_parts, take_stock
 from el4ner_ray.config import JobConfig, fingerprint, fingerprint_fields
 from el4ner_ray.core.prompting import Prompts
-from el4ner_ray.corpus import survey
+from el4ner_ray.corpus import Corpus, read_blocks, survey
 from el4ner_ray.engines import bundled, serving
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.output import open_output, write_run
+from el4ner_ray.output import open_output, read_run, write_run
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
 from el4ner_ray.source import CorpusSource
@@ -56,6 +57,8 @@ def annotate(
     model loads, and FatalError when the run cannot go on or does not account for every document.
     """
     check_assets(config)
+    # Workers do not share the driver's working folder.
+    output, pool_source = _absolute(output), _absolute(pool_source)
     pool = open_pool(config, pool_source, index=_index_of(output))
     corpus = survey(inputs, config.text_column, config.id_column, limit)
     say(f"{corpus.documents} documents in {len(corpus.files)} files; types: {', '.join(pool.labels)}")
@@ -66,8 +69,12 @@ def annotate(
     done = open_output(place, fields, resume=resume, force=force)
     if done:
         say(f"{len(done)} parts are annotated already and are skipped")
+    earlier = read_run(place) or {}
+    if done and earlier.get("status") == "finished" and is_complete(corpus, config, done):
+        say("nothing is left to do")
+        return earlier
     before = take_stock(place)
-    run = _header(config, fields)
+    run = _header(config, fields) | {"sessions": earlier.get("sessions", [])}
     write_run(place, run)
     with _engines(config, say) as startup:
         began = time.perf_counter()
@@ -85,16 +92,25 @@ def annotate(
         pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, sink)
         wall = time.perf_counter() - began
     accounts = take_stock(place)
-    run |= _results(accounts, corpus.documents, accounts.summary.sentences - before.summary.sentences, wall, startup)
+    session = {
+        "started": run["started"],
+        "sentences": accounts.summary.sentences - before.summary.sentences,
+        "startup_seconds": round(startup, 2),
+        "wall_seconds": round(wall, 2),
+    }
+    run |= _results(accounts, [*run["sessions"], session])
     write_run(place, run)
-    check_accounts(accounts, corpus.documents)
+    if accounts.duplicated_parts:
+        raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
+    if not is_complete(corpus, config, committed_parts(place)):
+        raise FatalError("not every document is in the output; run the same command again to annotate the others")
     return run
 
 
 def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = print) -> dict[str, Any]:
     """Build the demonstration index of a pool into the folder `output`; returns what it was built from."""
     check_assets(config)
-    pool = open_pool(config, pool_source, index=output)
+    pool = open_pool(config, _absolute(pool_source), index=_absolute(output))
     if pool.texts is None:
         say(f"{pool.index} is up to date")
     elif config.demonstrations.pool_spans == "gold":
@@ -113,7 +129,10 @@ def check_assets(config: JobConfig) -> None:
     except FileNotFoundError:
         raise UsageError(f"prompts: there is no version {config.prompts!r} in the package") from None
     models = [] if config.engine == "fake" else [model.source for model in config.models]
-    for source in (*models, config.demonstrations.embedder, config.demonstrations.tagger):
+    tagger = config.demonstrations.tagger
+    if not tagger.startswith("bundled:") and tagger != "none" and not Path(tagger).is_dir() and not find_spec(tagger):
+        raise UsageError(f"demonstrations.tagger: {tagger} is not installed; run `python -m spacy download {tagger}`")
+    for source in (*models, config.demonstrations.embedder, tagger):
         if source.startswith(("/", "./", "../", "~")) and not Path(source).is_dir():
             raise UsageError(f"models: there is no folder {source}; give a folder in Hugging Face format or a hub id")
         if source.startswith("bundled:") and not bundled.is_ready(source.removeprefix("bundled:")):
@@ -121,15 +140,14 @@ def check_assets(config: JobConfig) -> None:
             raise UsageError(f"{source} is not ready on this machine; run `el4ner models prepare {name}`")
 
 
-def check_accounts(accounts: Accounts, documents: int) -> None:
-    """Raise FatalError unless every document is in the output exactly once."""
-    if accounts.duplicated_parts:
-        raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
-    if accounts.documents < documents:
-        raise FatalError(
-            f"{documents - accounts.documents} of {documents} documents are not in the output; run the same command "
-            "again to annotate them"
-        )
+def is_complete(corpus: Corpus, config: JobConfig, done: set[tuple[str, int]]) -> bool:
+    """Whether every part of every document is done. Reads the corpus as far as the first that is not."""
+    limits = config.limits
+    return not any(
+        table.num_rows
+        for number in range(len(corpus.files))
+        for table in read_blocks(corpus, number, limits.batch_documents, limits.part_characters, done)
+    )
 
 
 @contextmanager
@@ -141,7 +159,7 @@ def _engines(config: JobConfig, say: Say) -> Iterator[float]:
             serving.start(config, say)
             yield time.perf_counter() - began
         finally:
-            serving.stop()
+            serving.stop(config)
 
 
 def _index_of(output: str) -> str:
@@ -151,9 +169,15 @@ def _index_of(output: str) -> str:
     return str(Path(output.removeprefix("file://")) / "index")
 
 
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
+
+
 def _fingerprint_fields(config: JobConfig, pool: Pool) -> dict[str, Any]:
     fake = config.engine == "fake"
     return fingerprint_fields(config) | {
+        # JSON objects have no order, prompts do.
+        "label_order": list(pool.labels),
         "prompt_templates": Prompts(config.prompts, pool.labels).hash,
         "model_files": {m.name: "fake" if fake else source_identity(m.source, m.revision) for m in config.models},
         "index": pool.hash,
@@ -174,19 +198,22 @@ def _header(config: JobConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _results(accounts: Accounts, documents: int, sentences: int, wall: float, startup: float) -> dict[str, Any]:
+def _results(accounts: Accounts, sessions: list[dict[str, Any]]) -> dict[str, Any]:
+    """The outcome of all sessions that finished; one that was killed leaves its rows but not its time."""
+    wall = sum(session["wall_seconds"] for session in sessions)
     return {
         "status": "finished",
         "documents": {
-            "total": documents,
+            "total": accounts.documents,
             "ok": accounts.ok,
             "partial": accounts.partial,
             "failed": accounts.failed,
         },
         "sentences": accounts.summary.sentences,
         "entities": accounts.summary.entities,
-        "startup_seconds": round(startup, 2),
+        "startup_seconds": round(sum(session["startup_seconds"] for session in sessions), 2),
         "wall_seconds": round(wall, 2),
-        "sentences_per_second": round(sentences / wall, 3),
+        "sentences_per_second": round(sum(session["sentences"] for session in sessions) / max(wall, 0.01), 3),
+        "sessions": sessions,
         "stages": msgspec.to_builtins(accounts.summary.stages),
     }

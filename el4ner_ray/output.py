@@ -27,11 +27,10 @@ def open_output(place: Place, fields: Mapping[str, Any], *, resume: bool, force:
     Raises:
         UsageError: The folder holds annotations of another configuration, or any with `resume` false.
     """
-    if not place.files(ANNOTATIONS, ".parquet"):
-        return set()
-    if force:
+    if force and (place.files(ANNOTATIONS, ".parquet") or read_run(place)):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         place.move_aside((ANNOTATIONS, ERRORS, RUN_FILE), f"superseded-{stamp}")
+    if not place.files(ANNOTATIONS, ".parquet"):
         return set()
     if not resume:
         raise UsageError(f"--output {place.uri}: holds annotations; resume them, name another folder, or use --force")

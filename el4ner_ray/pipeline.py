@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from el4ner_ray import schema
 from el4ner_ray.config import JobConfig
+from el4ner_ray.errors import FatalError
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.schema import QUERY_SPANS, SENTENCES, Span
 from el4ner_ray.sink import AnnotationSink
@@ -49,10 +50,17 @@ def annotate(
 
 
 def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[str, str]) -> list[list[str]]:
-    """The surfaces that the models, asked zero-shot, extract from each pool sentence, in pool order."""
+    """The surfaces that the models, asked zero-shot, extract from each pool sentence, in pool order.
+
+    Raises FatalError when an engine could not answer: an index with holes would serve all later runs.
+    """
     sentences = apply(_pool_dataset(pool), PreExtract, config, labels)
     surfaces: list[list[str]] = [[] for _ in pool]
     for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for failures in schema.failures_column(PreExtract.name).decode(table):
+            lost = [failure for failure in failures if failure.kind == "engine"]
+            if lost:
+                raise FatalError(f"index: {lost[0].model} could not answer for a pool sentence: {lost[0].reason}")
         numbers = table.column(schema.PART).to_pylist()
         for number, spans in zip(numbers, QUERY_SPANS.decode(table), strict=True):
             text = pool[number].text

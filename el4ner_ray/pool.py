@@ -53,7 +53,11 @@ def open_pool(config: JobConfig, source: str, index: str) -> Pool:
         labels = config.labels or labels_of(texts)
         check_against(texts, labels, source)
         built_from = _built_from(config, texts, labels)
-        up_to_date = (Path(index) / "index.json").is_file() and read_metadata(index) == built_from
+        folder = Path(index)
+        exists = (folder / "index.json").is_file()
+        if not exists and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"--output {index}: is not an index and not empty; name a new folder")
+        up_to_date = exists and read_metadata(index) == built_from
         pool = Pool(index, labels, built_from, None if up_to_date else tuple(texts))
     if config.demonstrations.k > pool.built_from["sentences"]:
         raise UsageError(
@@ -103,12 +107,17 @@ def _built_from(config: JobConfig, texts: list[LabelledText], labels: dict[str, 
 
 
 def _check_ready(config: JobConfig, folder: str, built_from: dict[str, Any]) -> None:
-    for field in ("embedder", "pool_spans"):
-        wanted = getattr(config.demonstrations, field)
-        if built_from[field] != wanted:
+    wanted = {
+        "embedder": config.demonstrations.embedder,
+        "embedder_identity": source_identity(config.demonstrations.embedder),
+        "pool_spans": config.demonstrations.pool_spans,
+        "engine": config.engine if built_from["pool_spans"] == "extracted" else "",
+    }
+    for field, value in wanted.items():
+        if built_from[field] != value:
             raise UsageError(
-                f"--pool {folder}: the index was built with {field} {built_from[field]!r}, the configuration says "
-                f"{wanted!r}; change demonstrations.{field} or build the index again"
+                f"--pool {folder}: the index was built with {field} {built_from[field]!r}, this job has {value!r}; "
+                "change the configuration or build the index again"
             )
 
 

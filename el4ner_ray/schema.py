@@ -53,7 +53,8 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """What went wrong for one row: where, why, and the raw answer when there is one.
 
-    `kind` is one of FAILURE_KINDS; `span` is the sentence concerned, None for the whole row.
+    `kind` is `input` (the document could not be read), `parse` (an answer could not be parsed, or only in part) or
+    `engine` (a request found no answer). `span` is the sentence concerned, None for the whole row.
     """
 
     kind: str
@@ -64,21 +65,16 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     span: Span | None = None
 
 
-FAILURE_KINDS = {
-    "input": "the document could not be read",
-    "parse": "a model's answer could not be parsed, or only in part",
-    "engine": "an engine could not answer the request",
-}
-
-
 class Usage(msgspec.Struct):
     """What one stage asked of one model.
 
-    `seconds` adds up the time that requests spent in the engine; `unaligned` counts surfaces that a model named but the
-    sentence does not hold; `fallbacks` counts sentences retrieved by whole-sentence similarity.
+    `merged` counts requests that an equal one paid for; `seconds` adds up the time that requests spent in the engine;
+    `unaligned` counts surfaces that a model named but the sentence does not hold; `fallbacks` counts sentences
+    retrieved by whole-sentence similarity.
     """
 
     requests: int = 0
+    merged: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -185,4 +181,5 @@ ERROR_SCHEMA = pa.schema(
         ("raw", pa.large_string()),
     ]
 )
+ASKING_STAGES = frozenset({"pre_extract", "extract", "classify", "verify"})
 RESERVED_COLUMNS = frozenset(ANNOTATION_SCHEMA.names)

@@ -73,8 +73,10 @@ class Place:
     def files(self, folder: str, suffix: str) -> list[str]:
         """Paths of the committed files of a folder below this one, sorted."""
         filesystem, root = self._resolved()
-        found = filesystem.glob(posixpath.join(root, folder, f"*{suffix}"))
-        return sorted(path for path in found if not posixpath.basename(path).startswith("."))
+        path = posixpath.join(root, folder)
+        # Not a glob: the folder's own name may hold its special characters.
+        found = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
+        return sorted(f for f in found if f.endswith(suffix) and not posixpath.basename(f).startswith("."))
 
     def open(self, path: str) -> Any:
         """A file as `files` names it, for reading."""
@@ -167,8 +169,9 @@ class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type s
         return pa.Table.from_arrays(arrays, schema=pa.schema([*schema.ANNOTATION_SCHEMA, *self._extra]))
 
     def _requests(self, table: pa.Table, row: int) -> int:
-        ledgers = (schema.usage_column(stage).decode(table.slice(row, 1))[0] for stage in self._stages)
-        return sum(usage.requests for ledger in ledgers for usage in ledger.values())
+        stages = [stage for stage in self._stages if stage in schema.ASKING_STAGES]
+        ledgers = (schema.usage_column(stage).decode(table.slice(row, 1))[0] for stage in stages)
+        return sum(usage.requests + usage.merged for ledger in ledgers for usage in ledger.values())
 
 
 def to_parquet(table: pa.Table) -> bytes:

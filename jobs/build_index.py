@@ -4,5 +4,6 @@ import sys
 
 from el4ner_ray.cli import main
 
-sys.argv.insert(1, "index")
-main()
+if __name__ == "__main__":
+    sys.argv.insert(1, "index")
+    main()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("EL4NER_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("EL4NER_DATA", ROOT / "data"))
 os.environ.setdefault("EL4NER_CACHE", str(ROOT / ".cache"))
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

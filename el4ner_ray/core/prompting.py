@@ -1,6 +1,6 @@
 """Prompts: one shared prefix a sentence, and the questions that continue it.
 
-Layout (DESIGN: one prefix, several questions), from the most to the least shared:
+Layout (one prefix, several questions), from the most to the least shared:
 
     instructions and label descriptions          one text a job
     demonstrations, the most similar one last    shared by sentences with the same neighbours
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 import jinja2
+import regex
 
 SEPARATOR = " | "
 NO_ENTITY = "none"
@@ -40,10 +41,12 @@ def one_line(text: str) -> str:
     """How a document's text is shown in a prompt: on one line, without what the prompt's own format uses.
 
     Every code point is replaced by exactly one code point, so offsets into the result are offsets into `text`. Line
-    breaks, tabs and other controls become a space, the list separator becomes a broken bar, and unassigned or
-    surrogate code points become U+FFFD.
+    breaks, tabs and other controls become a space, the list separator becomes a broken bar, unassigned and surrogate
+    code points become U+FFFD. What looks like a control token of some model (`<eos>`, `[INST]`) gets another bracket:
+    tokenizers turn such text into the real token.
     """
-    return text.translate(_SHOWN)
+    shown: str = _CONTROL_TOKEN.sub(lambda match: "‹" if match[0] == "<" else "⟦", text.translate(_SHOWN))
+    return shown
 
 
 class _Shown(dict[int, int]):
@@ -65,6 +68,7 @@ class _Shown(dict[int, int]):
 
 
 _SHOWN = _Shown()
+_CONTROL_TOKEN = regex.compile(r"<(?=[/\p{L}_¦｜])|\[(?=/?[\p{L}_]+\])")
 
 
 def running_text(turns: Sequence[str]) -> str:

@@ -14,14 +14,14 @@ class Request(msgspec.Struct, frozen=True):
         turns: question, answer, question, …; of odd length, so the last turn is the question asked now. A model with a
             chat template gets them as a conversation; others as running text (`core.prompting.running_text`). Either
             way a request whose turns start with those of an earlier one finds that one's prefix in the KV cache.
-        max_tokens: the longest answer, in tokens.
+        max_tokens: the longest answer, in tokens; with choices, the longest choice decides.
         stop: the text that ends an answer; it is not part of it.
         choices: when given, the answer is exactly one of these (constrained decoding).
         priority: lower runs first. Later stages go first, while the prefix they share is still cached.
     """
 
     turns: tuple[str, ...]
-    max_tokens: int
+    max_tokens: int = 0
     stop: str = "\n"
     choices: tuple[str, ...] = ()
     priority: int = 0
@@ -34,7 +34,7 @@ class Completion(msgspec.Struct, frozen=True):
         text: the answer without surrounding white space.
         finished: False when `max_tokens` cut the answer off.
         choice_logprobs: one log-probability for each of the request's choices, judged by the first token of the answer
-            and normalised over the choices; empty without choices.
+            and normalised over the choices; empty without choices, and for more choices than the engine can score.
         prompt_tokens: length of the whole prompt; `cached_tokens` of them came from the prefix cache.
         seconds: from arrival at the engine to the last token.
         merged: True when an equal request of the same call paid for this answer; its costs are then zero.

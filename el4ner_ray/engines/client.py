@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 
 import msgspec
@@ -45,12 +46,10 @@ class Ensemble:
         distinct = list(dict.fromkeys(requests))
         if not distinct:
             return []
-        try:
-            completions = await self._with_retries(model, distinct, session)
-        except RetryError as error:
-            reason = f"no answer after {self._limits.retries + 1} tries: {error.last_attempt.exception()!r}"
-            completions = [Completion("", error=" ".join(reason.split()))] * len(distinct)
-        answer = dict(zip(distinct, completions, strict=True))
+        size = self._limits.call_requests
+        calls = [distinct[start : start + size] for start in range(0, len(distinct), size)]
+        answered = await asyncio.gather(*(self._call(model, call, session) for call in calls))
+        answer = dict(zip(distinct, itertools.chain.from_iterable(answered), strict=True))
         # What a merged request cost is counted once.
         costs = set(distinct)
         merged = []
@@ -65,11 +64,19 @@ class Ensemble:
             merged.append(completion)
         return merged
 
+    async def _call(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+        try:
+            return await self._with_retries(model, requests, session)
+        except RetryError as error:
+            reason = f"no answer after {self._limits.retries + 1} tries: {error.last_attempt.exception()!r}"
+            return [Completion("", error=" ".join(reason.split()))] * len(requests)
+
     async def _with_retries(self, model: str, requests: list[Request], session: str) -> list[Completion]:
         payload = _encode_requests(requests)
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(self._limits.retries + 1),
-            wait=wait_random_exponential(multiplier=0.2, max=30),
+            # Seven tries span some two minutes at their longest: an engine that died is loaded again meanwhile.
+            wait=wait_random_exponential(multiplier=2, max=60),
             retry=retry_if_exception_type(_PASSING),
             before_sleep=before_sleep_log(logger, logging.WARNING),
         ):

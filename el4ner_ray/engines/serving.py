@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import ray
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
@@ -26,8 +27,8 @@ MAX_ONGOING_CALLS = 64
 
 
 def application_name(model: str) -> str:
-    """Serve application of a model."""
-    return f"el4ner-{model}"
+    """Serve application of a model in this Ray job; the driver and its stage actors agree on it."""
+    return f"el4ner-{ray.get_runtime_context().get_job_id()}-{model}"
 
 
 class EngineReplica:
@@ -86,7 +87,7 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
 
 
 def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, list[int]]:
-    """Which cores each model on CPU computes on: disjoint sets in proportion to `core_share`, while cores last.
+    """Which of `cores` cores each model on CPU computes on: apart, in proportion to `core_share`, while cores last.
 
     Engines that share cores spin against each other: on 2 cores, three engines with two threads each took 121 to 151 s
     for what took 109 s with a core for the largest model and the other core for the two small ones.
@@ -130,11 +131,11 @@ def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     """The environment variables that each model's replicas are started with."""
     if config.engine == "fake":
         return {name: {} for name in config.model_names}
-    shares = core_shares(config.models, len(os.sched_getaffinity(0)))
+    allowed = sorted(os.sched_getaffinity(0))
+    shares = core_shares(config.models, len(allowed))
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-    return {
-        model.name: common | (cpu_environment(shares[model.name]) if model.gpus == 0 else {}) for model in config.models
-    }
+    own = {name: cpu_environment([allowed[i] for i in cores]) for name, cores in shares.items()}
+    return {model.name: common | own.get(model.name, {}) for model in config.models}
 
 
 def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
@@ -185,6 +186,7 @@ def _reason(models: list[ModelConfig], error: RuntimeError) -> str:
     return f"engines do not start: {error}"
 
 
-def stop() -> None:
-    """Shut all engines of this job down."""
-    serve.shutdown()
+def stop(config: JobConfig) -> None:
+    """Shut the engines of this job down; other applications of the cluster stay."""
+    for name in {application_name(model) for model in config.model_names} & serve.status().applications.keys():
+        serve.delete(name)

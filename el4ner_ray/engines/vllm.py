@@ -13,6 +13,9 @@ from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.bundled import resolve
 from el4ner_ray.errors import FatalError, RetryableError
 
+# vLLM's bound on `logprob_token_ids`. Larger label sets are voted on without probabilities.
+_MAX_SCORED_TOKENS = 128
+
 
 def engine_arguments(model: ModelConfig) -> dict[str, Any]:
     """What vLLM is started with: the pipeline's needs, the model's `engine` section over them."""
@@ -46,7 +49,7 @@ class VllmEngine:
             raise FatalError(f"model {model.name}: vLLM cannot load {model.source}: {error}") from error
         self._tokenizer = self._llm.get_tokenizer()
         self._ids = itertools.count()
-        self._first_tokens: dict[tuple[str, ...], list[int]] = {}
+        self._choice_tokens: dict[tuple[str, ...], list[list[int]]] = {}
 
     async def generate(self, requests: list[Request]) -> list[Completion]:
         """Answer a batch; see `engines.base.Engine`."""
@@ -72,7 +75,8 @@ class VllmEngine:
         return {"prompt_token_ids": self._tokenizer.encode(running_text(turns))}
 
     async def _answer(self, request: Request) -> Completion:
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -83,17 +87,18 @@ class VllmEngine:
                 prompt, self._sampling(request), f"r{next(self._ids)}", priority=request.priority
             ):
                 final = output
-        except ValueError as error:
+        except (ValueError, VLLMClientError) as error:
             # vLLM's own word for a request that it will never take, such as one longer than the context.
-            return Completion("", error=str(error))
-        except EngineDeadError as error:
+            return Completion("", error=" ".join(str(error).split()))
+        except (EngineDeadError, EngineGenerateError) as error:
             raise RetryableError(f"model {self._model.name}: the engine died: {error}") from error
         if final is None:
             raise RetryableError(f"model {self._model.name}: the engine gave no answer")
         answer = final.outputs[0]
         return Completion(
             text=answer.text.strip(),
-            finished=answer.finish_reason == "stop",
+            # An answer that vLLM ends because it only repeats itself has said all that it has to say.
+            finished=answer.finish_reason in ("stop", "repetition"),
             choice_logprobs=self._choice_logprobs(request, answer) if request.choices else (),
             prompt_tokens=len(final.prompt_token_ids or ()),
             cached_tokens=final.num_cached_tokens or 0,
@@ -108,11 +113,11 @@ class VllmEngine:
         choices = self._written(request.choices)
         return SamplingParams(
             temperature=0.0,
-            max_tokens=request.max_tokens,
+            max_tokens=max(map(len, self._token_ids(request.choices))) + 1 if choices else request.max_tokens,
             stop=None if choices else [request.stop],
             stop_token_ids=list(self._model.stop_token_ids) or None,
             structured_outputs=StructuredOutputsParams(choice=choices) if choices else None,
-            logprob_token_ids=sorted(set(self._first_token_ids(request.choices))) if choices else None,
+            logprob_token_ids=self._scored_tokens(request.choices),
             # Small models repeat an item until the limit. Shorter patterns than three tokens occur in long numbers.
             repetition_detection=None
             if choices
@@ -124,18 +129,18 @@ class VllmEngine:
         # In running text an answer stands after a space, which belongs to its first token.
         return [choice if self._model.chat_template else f" {choice}" for choice in choices]
 
-    def _first_token_ids(self, choices: tuple[str, ...]) -> list[int]:
-        if choices not in self._first_tokens:
-            # Tokenised after a line break, so that no model adds its special tokens between or its own space before.
-            before = self._tokenizer.encode(":", add_special_tokens=False)
-            self._first_tokens[choices] = [
-                self._tokenizer.encode(":" + choice, add_special_tokens=False)[len(before)]
-                for choice in self._written(choices)
-            ]
-        return self._first_tokens[choices]
+    def _token_ids(self, choices: tuple[str, ...]) -> list[list[int]]:
+        if choices not in self._choice_tokens:
+            written = self._written(choices)
+            self._choice_tokens[choices] = [self._tokenizer.encode(c, add_special_tokens=False) for c in written]
+        return self._choice_tokens[choices]
+
+    def _scored_tokens(self, choices: tuple[str, ...]) -> list[int] | None:
+        first = sorted({ids[0] for ids in self._token_ids(choices)})
+        return first if 0 < len(first) <= _MAX_SCORED_TOKENS else None
 
     def _choice_logprobs(self, request: Request, answer: Any) -> tuple[float, ...]:
-        ids = self._first_token_ids(request.choices)
+        ids = [tokens[0] for tokens in self._token_ids(request.choices)]
         if not answer.logprobs:
             return ()
         found = answer.logprobs[0]

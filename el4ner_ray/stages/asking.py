@@ -18,7 +18,6 @@ from el4ner_ray.stages.base import Batch
 
 # Later stages go first (lower runs first in vLLM): the prefix that they share is still in the cache.
 PRIORITY = {"pre_extract": 3, "extract": 2, "classify": 1, "verify": 0}
-CHOICE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,7 @@ class Asker:
         self, batch: Batch, model: str, asked: Sequence[tuple[Question, tuple[str, ...]]], choices: tuple[str, ...]
     ) -> list[Completion]:
         """One constrained answer for each (question it belongs to, turns)."""
-        requests = [
-            Request(turns, CHOICE_TOKENS, choices=choices, priority=PRIORITY[batch.stage]) for _, turns in asked
-        ]
+        requests = [Request(turns, choices=choices, priority=PRIORITY[batch.stage]) for _, turns in asked]
         completions = await self.ensemble.ask(model, requests, batch.session)
         for (question, _), completion in zip(asked, completions, strict=True):
             ledger = batch.ledgers[question.row]

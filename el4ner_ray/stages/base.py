@@ -28,6 +28,7 @@ class Ledger:
         self.usage[model].add(
             Usage(
                 requests=0 if completion.merged else 1,
+                merged=1 if completion.merged else 0,
                 prompt_tokens=completion.prompt_tokens,
                 cached_tokens=completion.cached_tokens,
                 generated_tokens=completion.generated_tokens,
@@ -100,8 +101,3 @@ class Stage(ABC):
         usage, failures = schema.usage_column(self.name), schema.failures_column(self.name)
         table = table.append_column(usage.name, usage.encode([dict(ledger.usage) for ledger in batch.ledgers]))
         return table.append_column(failures.name, failures.encode([ledger.failures for ledger in batch.ledgers]))
-
-
-def per_sentence(batch: Batch) -> list[list[Any]]:
-    """An empty result for each row: one None a sentence, to be filled in by (row, number)."""
-    return [[None] * len(sentences) for sentences in batch.read(schema.SENTENCES)]

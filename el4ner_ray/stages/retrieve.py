@@ -45,7 +45,7 @@ class Retrieve(Stage):
             start += len(of_sentence)
             usage = batch.ledgers[row].usage[self._embedder_name]
             usage.requests += 1
-            if of_sentence.sum() > 0:
+            if of_sentence.sum() > 0 and len(self._index.spans):
                 chosen[row].append(self._index.by_spans(vectors, of_sentence, self._k))
             else:
                 usage.fallbacks += 1

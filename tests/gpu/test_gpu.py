@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, Run
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no GPU on this machine")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no GPU on this machine"),
+    pytest.mark.skipif(not any(d.name == "vllm" for d in distributions()), reason="needs vLLM's CUDA build"),
+]
 
 
 @pytest.mark.timeout(1800)

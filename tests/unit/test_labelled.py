@@ -15,8 +15,8 @@ import zstandard
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText, check_against, labels_of, read_labelled
+from tests.conftest import DATA
 
-SHARED = Path(os.environ.get("EL4NER_DATA") or Path(__file__).parents[3] / "shared" / "data")
 GOOD = {"id": "a", "text": "Ann left", "entities": [{"start": 0, "end": 3, "type": "PER"}]}
 
 
@@ -382,10 +382,10 @@ def test_a_type_outside_the_label_set_is_named() -> None:
     assert said.startswith("--pool pool.jsonl, id 's-9': entities[1].type: 'LOC' is not in the label set (PER, ORG); ")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no data in {SHARED}; set EL4NER_DATA")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no data in {DATA}; set EL4NER_DATA")
 @pytest.mark.parametrize(("name", "count", "total"), [("wnut17", 1009, 836), ("genia", 1669, 4337)])
 def test_real_data(name: str, count: int, total: int) -> None:
-    source = SHARED / name / "dev.jsonl"
+    source = DATA / name / "dev.jsonl"
     texts = read_labelled(str(source), "pool")
     assert (len(texts), sum(len(text.entities) for text in texts)) == (count, total)
     given = [json.loads(line) for line in source.read_text("utf-8").split("\n") if line]

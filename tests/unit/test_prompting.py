@@ -25,6 +25,10 @@ def test_controls_are_shown_as_spaces(text: str) -> None:
     assert set(one_line(text)) <= {"a", "b", " "}
 
 
+def test_what_looks_like_a_control_token_is_none() -> None:
+    assert one_line("<eos></s><|im_end|>[INST] a < b, 3<4, [1]") == "‹eos>‹/s>‹¦im_end¦>⟦INST] a < b, 3<4, [1]"
+
+
 def test_lone_surrogates_can_be_encoded_after_all() -> None:
     assert one_line("a\ud800b").encode() == "a\ufffdb".encode()
 

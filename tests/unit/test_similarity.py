@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from el4ner_ray.core.similarity import nearest, span_similarity
-
-DATA = Path(os.environ.get("EL4NER_DATA", Path(__file__).parents[3] / "shared" / "data"))
+from tests.conftest import DATA
 
 
 def reference(query: list, weights: list, pool: list[list]) -> list[float]:

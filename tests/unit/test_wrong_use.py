@@ -84,6 +84,17 @@ def test_one_line_and_exit_status_2(
     assert not (files / "out").exists()
 
 
+def test_an_index_is_never_written_over_something_else(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["el4ner", "index", str(POOL), "--output", str(files), "--profile", "fake"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert "not an index and not empty" in capsys.readouterr().err
+    assert (files / "pool.jsonl").is_file()
+
+
 def test_an_unknown_profile_lists_the_known_ones(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
