@@ -206,7 +206,7 @@ def test_sigterm_ends_everything_that_the_run_started_and_the_run_resumes(
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("el4ner annotating"):
+        if line.startswith("el4ner: annotating"):
             break
     waiting = threading.Event()
     while not list(output.glob("annotations/*.parquet")):
