@@ -74,6 +74,7 @@ def test_real_models_annotate_real_text(annotated: Path) -> None:
             assert row["text"][entity["start"] : entity["end"]] == entity["text"]
     assert {vote["model"] for entity in found for vote in entity["votes"]} <= set(MODELS)
     assert all(0 < entity["score"] <= 1 and len(entity["votes"]) >= 2 for entity in found)
+    assert any(entity["score"] < 1 for entity in found)
 
 
 @pytest.mark.timeout(1000)
