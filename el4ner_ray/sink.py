@@ -74,6 +74,8 @@ class Place:
         """Paths of the committed files of a folder below this one, sorted."""
         filesystem, root = self._resolved()
         path = posixpath.join(root, folder)
+        # Workers write, the driver lists: what it saw before does not count.
+        filesystem.invalidate_cache()
         # Not a glob: the folder's own name may hold its special characters.
         found = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
         return sorted(f for f in found if f.endswith(suffix) and not posixpath.basename(f).startswith("."))
