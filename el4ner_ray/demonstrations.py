@@ -29,7 +29,7 @@ from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.text_models import Embedder
 
-_FORMAT = 1
+FORMAT = 1
 _ENTITY = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("type", pa.string())])
 _POOL_SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("entities", pa.list_(_ENTITY))])
 
@@ -82,8 +82,8 @@ def read_metadata(folder: str) -> dict[str, Any]:
         raise UsageError(
             f"--pool {folder}: no demonstration index here ({error}); build it with `el4ner index`"
         ) from None
-    if metadata.get("format") != _FORMAT:
-        raise UsageError(f"--pool {folder}: index format {metadata.get('format')}, need {_FORMAT}; build it again")
+    if metadata.get("format") != FORMAT:
+        raise UsageError(f"--pool {folder}: index format {metadata.get('format')}, need {FORMAT}; build it again")
     return metadata
 
 
@@ -94,7 +94,7 @@ def write_index(
     embedder: Embedder,
     built_from: Mapping[str, Any],
 ) -> None:
-    """Embed and write an index. `surfaces` are the spans that stand for each pool sentence.
+    """Embed and write an index: `surfaces` stand for the pool sentences, `built_from` holds its FORMAT.
 
     The folder appears complete or not at all.
     """
@@ -121,7 +121,7 @@ def write_index(
         for text in pool
     ]
     pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / "pool.parquet")
-    (building / "index.json").write_text(json.dumps({"format": _FORMAT, **built_from}, indent=2, ensure_ascii=False))
+    (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False))
     if target.exists():
         shutil.rmtree(target)
     building.replace(target)

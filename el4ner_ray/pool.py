@@ -14,7 +14,7 @@ import ray
 from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
-from el4ner_ray.demonstrations import read_metadata, write_index
+from el4ner_ray.demonstrations import FORMAT, read_metadata, write_index
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText, check_against, labels_of, read_labelled
@@ -91,7 +91,7 @@ def _built_from(config: JobConfig, texts: list[LabelledText], labels: dict[str, 
     settings = config.demonstrations
     extracted = settings.pool_spans == "extracted"
     return {
-        "format": 1,
+        "format": FORMAT,
         "sentences": len(texts),
         "types": list(labels_of(texts)),
         "pool": hashlib.sha256(msgspec.msgpack.encode(texts)).hexdigest(),
