@@ -96,9 +96,9 @@ class VllmEngine:
             raise RetryableError(f"model {self._model.name}: the engine gave no answer")
         answer = final.outputs[0]
         return Completion(
-            text=answer.text.strip(),
+            text=self._text(request, answer),
             # An answer that vLLM ends because it only repeats itself has said all that it has to say.
-            finished=answer.finish_reason in ("stop", "repetition"),
+            finished=self._one_token_tells(request.choices) or answer.finish_reason in ("stop", "repetition"),
             choice_logprobs=self._choice_logprobs(request, answer) if request.choices else (),
             prompt_tokens=len(final.prompt_token_ids or ()),
             cached_tokens=final.num_cached_tokens or 0,
@@ -110,20 +110,35 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 
-        choices = self._written(request.choices)
+        shared: dict[str, Any] = {
+            "temperature": 0.0,
+            "stop_token_ids": list(self._model.stop_token_ids) or None,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+        }
+        if not request.choices:
+            return SamplingParams(
+                max_tokens=request.max_tokens,
+                stop=[request.stop],
+                # Small models repeat an item until the limit. Shorter patterns than three tokens occur in long numbers.
+                repetition_detection=RepetitionDetectionParams(max_pattern_size=16, min_pattern_size=3, min_count=3),
+                **shared,
+            )
+        first = self._first_tokens(request.choices)
+        scored = sorted(set(first)) if len(set(first)) <= _MAX_SCORED_TOKENS else None
+        if self._one_token_tells(request.choices):
+            return SamplingParams(max_tokens=1, allowed_token_ids=first, logprob_token_ids=scored, **shared)
         return SamplingParams(
-            temperature=0.0,
-            max_tokens=self._choice_tokens_limit(request.choices) if choices else request.max_tokens,
-            stop=None if choices else [request.stop],
-            stop_token_ids=list(self._model.stop_token_ids) or None,
-            structured_outputs=StructuredOutputsParams(choice=choices) if choices else None,
-            logprob_token_ids=self._scored_tokens(request.choices),
-            # Small models repeat an item until the limit. Shorter patterns than three tokens occur in long numbers.
-            repetition_detection=None
-            if choices
-            else RepetitionDetectionParams(max_pattern_size=16, min_pattern_size=3, min_count=3),
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            max_tokens=self._choice_tokens_limit(request.choices),
+            structured_outputs=StructuredOutputsParams(choice=self._written(request.choices)),
+            logprob_token_ids=scored,
+            **shared,
         )
+
+    def _text(self, request: Request, answer: Any) -> str:
+        if self._one_token_tells(request.choices):
+            return request.choices[self._first_tokens(request.choices).index(answer.token_ids[0])]
+        text: str = answer.text
+        return text.strip()
 
     def _written(self, choices: tuple[str, ...]) -> list[str]:
         # In running text an answer stands after a space, which belongs to its first token.
@@ -135,17 +150,20 @@ class VllmEngine:
             self._choice_tokens[choices] = [self._tokenizer.encode(c, add_special_tokens=False) for c in written]
         return self._choice_tokens[choices]
 
+    def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
+        return [ids[0] for ids in self._token_ids(choices)]
+
+    def _one_token_tells(self, choices: tuple[str, ...]) -> bool:
+        """Whether each choice begins with a token of its own: then one token is generated, and no grammar is needed."""
+        return bool(choices) and len(set(self._first_tokens(choices))) == len(choices)
+
     def _choice_tokens_limit(self, choices: tuple[str, ...]) -> int:
         # A model may spell a choice in more tokens than its tokenizer would: with room for the usual ones only, 10 of
         # 419 answers of SmolLM2-135M were cut off.
         return max(16, 2 * max(map(len, self._token_ids(choices))))
 
-    def _scored_tokens(self, choices: tuple[str, ...]) -> list[int] | None:
-        first = sorted({ids[0] for ids in self._token_ids(choices)})
-        return first if 0 < len(first) <= _MAX_SCORED_TOKENS else None
-
     def _choice_logprobs(self, request: Request, answer: Any) -> tuple[float, ...]:
-        ids = [tokens[0] for tokens in self._token_ids(request.choices)]
+        ids = self._first_tokens(request.choices)
         if not answer.logprobs:
             return ()
         found = answer.logprobs[0]
