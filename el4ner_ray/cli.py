@@ -37,6 +37,10 @@ Profile = Annotated[
     typer.Option(help="Packaged configuration: paper, single-gpu (default with a GPU), tiny-cpu (without), fake."),
 ]
 Models = Annotated[str | None, typer.Option(help="Use only these models of the configuration: A,B")]
+Method = Annotated[
+    str | None,
+    typer.Option(help="paper: vote and verify (default); calibrated: a probability learnt from the labelled pool."),
+]
 PoolSpans = Annotated[
     str | None, typer.Option(help="What stands for a pool sentence: extracted (default) or gold spans.")
 ]
@@ -55,7 +59,13 @@ def annotate(
     config: ConfigFile = None,
     profile: Profile = None,
     models: Models = None,
-    method: Annotated[str | None, typer.Option(help="paper")] = None,
+    method: Method = None,
+    target_precision: Annotated[
+        float | None, typer.Option(help="With --method calibrated: keep as much as this precision allows.")
+    ] = None,
+    target_recall: Annotated[
+        float | None, typer.Option(help="With --method calibrated: keep as little as this recall allows.")
+    ] = None,
     pool_spans: PoolSpans = None,
     k: Annotated[int | None, typer.Option(help="Demonstrations in a prompt.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Input column with the text.")] = None,
@@ -74,7 +84,14 @@ def annotate(
     """
     from el4ner_ray import job
 
-    settings = _load(config, profile, models, method, pool_spans, k, text_column, id_column, segmenter)
+    settings = _load(
+        config,
+        profile,
+        models,
+        {"method": method, "text_column": text_column, "id_column": id_column, "segmenter": segmenter},
+        demonstrations={"k": k, "pool_spans": pool_spans},
+        calibration={"target_precision": target_precision, "target_recall": target_recall},
+    )
     run = job.annotate(settings, inputs, pool, output, resume=resume, force=force, limit=limit, say=say)
     from el4ner_ray.show import run_tables
 
@@ -99,15 +116,16 @@ def index(
     config: ConfigFile = None,
     profile: Profile = None,
     models: Models = None,
+    method: Method = None,
     pool_spans: PoolSpans = None,
 ) -> None:
-    """Build the demonstration index of a pool once; `annotate --pool DIR` then uses it.
+    """Build the demonstration index of a pool once, and calibrate on it; `annotate --pool DIR` then uses both.
 
     Example: `el4ner index examples/pool.jsonl --output out/index`
     """
     from el4ner_ray import job
 
-    settings = _load(config, profile, models, pool_spans=pool_spans)
+    settings = _load(config, profile, models, {"method": method}, demonstrations={"pool_spans": pool_spans})
     built = job.build_index(settings, pool, output, say=say)
     out.print(f"index of {built['sentences']} sentences: {output}")
 
@@ -127,6 +145,8 @@ def evaluate(
     evaluations = evaluate_run(directory, gold)
     for name, evaluation in evaluations.items():
         out.print(evaluation_table(evaluation, title=name))
+        if evaluation.reliability:
+            out.print(f"expected calibration error of the score: {evaluation.reliability.error:.3f}")
         if evaluation.missing_documents:
             missing = len(evaluation.missing_documents)
             out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")
@@ -136,6 +156,49 @@ def evaluate(
         content: dict[str, Any] = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(content, indent=2), "utf-8")
+
+
+@app.command()
+def report(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
+    compare: Annotated[
+        str | None, typer.Option(metavar="GOLD", help="The same documents with their entities: marks errors.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Show the texts of at most so many documents.")] = 2000,
+) -> None:
+    """One HTML file with a run's figures and its texts with their entities; it needs no network.
+
+    Example: `el4ner report out/demo -o out/demo/report.html --compare examples/gold.jsonl`
+    """
+    from el4ner_ray.report.build import write_report
+
+    written = write_report(directory, output, compare, sample)
+    shown, size = len(written.data.documents), output.stat().st_size / 1e6
+    out.print(f"report with the texts of {shown} of {written.total} documents, {size:.1f} MB: {output}")
+
+
+@app.command()
+def export(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="File to write; for spacy and brat, a folder.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="jsonl, conll, spacy, label-studio, brat, or web-annotation.")
+    ],
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.")] = 0.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")] = False,
+    language: Annotated[str, typer.Option(help="Of the texts; where sentences end in conll.")] = "en",
+) -> None:
+    """Write the annotations in a format that other tools read; docs/export.md says what each keeps.
+
+    Example: `el4ner export out/demo --format label-studio -o out/tasks.json`
+    """
+    from el4ner_ray.export.registry import export_run
+
+    summary = export_run(directory, format_, output, min_score=min_score, overwrite=overwrite, language=language)
+    for note in summary.notes:
+        say(note)
+    out.print(f"from {summary.documents} documents with {summary.entities} entities: {output}", soft_wrap=True)
 
 
 @models_app.command("list")
@@ -158,28 +221,20 @@ def prepare_models(
 
     Example: `el4ner models prepare smollm2-135m`
     """
-    for name in names or list(bundled.ASSETS):
-        bundled.prepare(name, say)
+    bundled.prepare_all(names or list(bundled.ASSETS), say)
 
 
 def _load(
-    config: Path | None,
-    profile: str | None,
-    models: str | None,
-    method: str | None = None,
-    pool_spans: str | None = None,
-    k: int | None = None,
-    text_column: str | None = None,
-    id_column: str | None = None,
-    segmenter: str | None = None,
+    config: Path | None, profile: str | None, models: str | None, top: dict[str, Any], **sections: dict[str, Any]
 ) -> JobConfig:
-    given = {"method": method, "text_column": text_column, "id_column": id_column, "segmenter": segmenter}
-    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    demonstrations = {name: value for name, value in {"k": k, "pool_spans": pool_spans}.items() if value is not None}
-    if demonstrations:
-        overrides["demonstrations"] = demonstrations
+    """The configuration with the options that were given over it: `top` level ones and those of `sections`."""
+    overrides = _given(top) | {name: given for name, fields in sections.items() if (given := _given(fields))}
     chosen = tuple(name.strip() for name in models.split(",")) if models is not None else ()
     return load(config, profile, chosen, overrides)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def main() -> None:

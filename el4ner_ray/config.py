@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from el4ner_ray.errors import UsageError
 
+# With fewer labelled sentences there is too little to learn from, and the paper's rules decide.
+MIN_CALIBRATION_SENTENCES = 100
+
 PROFILES = ("paper", "single-gpu", "tiny-cpu", "fake")
 
 
@@ -68,12 +71,31 @@ class Demonstrations(_Section):
         return weights
 
 
+class Calibration(_Section):
+    """How the calibrated method learns how far the models can be trusted."""
+
+    sentences: int = Field(
+        300, ge=MIN_CALIBRATION_SENTENCES, description="Pool sentences that are annotated to learn from."
+    )
+    target_precision: float | None = Field(None, gt=0, le=1, description="Keep as much as this precision allows.")
+    target_recall: float | None = Field(None, gt=0, le=1, description="Keep as little as this recall allows.")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Calibration:
+        if self.target_precision is not None and self.target_recall is not None:
+            raise ValueError("calibration: give target_precision or target_recall, not both")
+        return self
+
+
 class Limits(_Section):
     """Bounds on what one document, answer or request may cost."""
 
     part_characters: int = Field(8_000, ge=100, description="Longer documents travel in parts of at most this length.")
     sentence_characters: int = Field(1_000, ge=50, description="Longer sentences are cut at white space.")
     answer_tokens: int = Field(96, ge=8, description="Longest answer to an extraction question.")
+    zero_shot_tokens: int = Field(
+        48, ge=8, description="Longest answer without demonstrations; small models list on and on until it is reached."
+    )
     batch_documents: int = Field(8, ge=1, description="Documents that travel through the stages together.")
     documents_per_file: int = Field(
         64, ge=1, description="Rows that are collected for an output file; what a crash can cost."
@@ -99,7 +121,10 @@ class JobConfig(_Section):
 
     profile: str
     engine: Literal["vllm", "fake"] = "vllm"
-    method: Literal["paper"] = "paper"
+    method: Literal["paper", "calibrated"] = Field(
+        "paper",
+        description="`paper`: majority vote, then a verifier; `calibrated`: a probability learnt from the pool.",
+    )
     prompts: str = Field("v1", description="Version of the packaged prompt templates.")
     labels: dict[str, str] | None = Field(
         None, description="Entity types with a line of description each. Default: the types that occur in the pool."
@@ -113,6 +138,7 @@ class JobConfig(_Section):
     text_column: str = Field("text", description="Input column with the text.")
     id_column: str | None = Field(None, description="Input column with a unique id. Default: `id` where there is one.")
     demonstrations: Demonstrations = Field(default_factory=Demonstrations)
+    calibration: Calibration = Field(default_factory=Calibration)
     limits: Limits = Field(default_factory=Limits)
     fake: FakeEngine = Field(default_factory=FakeEngine)
 

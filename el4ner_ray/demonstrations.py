@@ -3,9 +3,10 @@
 Built once, read-only, memory-mapped: every retrieve actor on a node shares one copy in the page cache.
 
     pool.parquet     the labelled sentences
-    spans.npy        (u, d) float32, unit embeddings of the distinct span surfaces of the pool
+    spans.npy        (u, d) float32, unit embeddings of the distinct surfaces of the pool's spans and entities
     span_of.npy      (p,) int64, which distinct surface each pool span is, sentence by sentence
     starts.npy       (n + 1,) int64, sentence i has the spans [starts[i], starts[i + 1])
+    occurrences.npy  (o, 3) int64: number of the type in index.json (-1: a span that is no entity), surface, sentence
     sentences.npy    (n, d) float32, unit embeddings of whole sentences, for queries without spans
     index.json       what it was built from
 """
@@ -23,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from el4ner_ray.core.prompting import LabelledSentence
+from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.similarity import Floats, Ints, nearest, span_similarity
 from el4ner_ray.errors import UsageError
-from el4ner_ray.labelled import LabelledText
+from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.text_models import Embedder
 
-FORMAT = 1
+FORMAT = 2
 _ENTITY = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("type", pa.string())])
 _POOL_SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("entities", pa.list_(_ENTITY))])
 
@@ -42,6 +43,7 @@ class DemonstrationIndex:
     span_of: Ints
     starts: Ints
     sentences: Floats
+    occurrences: Ints
 
     @classmethod
     def open(cls, folder: str) -> DemonstrationIndex:
@@ -51,18 +53,19 @@ class DemonstrationIndex:
         def mapped(name: str) -> Any:
             return np.load(Path(folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
-        return cls(mapped("spans"), mapped("span_of"), mapped("starts"), mapped("sentences"))
+        return cls(*map(mapped, ("spans", "span_of", "starts", "sentences", "occurrences")))
 
     @staticmethod
-    def read_pool(folder: str) -> list[LabelledSentence]:
-        """The pool sentences with their gold surfaces and types, in index order."""
+    def read_pool(folder: str) -> list[LabelledText]:
+        """The pool sentences with their gold entities, in index order."""
         rows = pq.read_table(Path(folder) / "pool.parquet", schema=_POOL_SCHEMA).to_pylist()
-        return [
-            LabelledSentence(
-                row["text"], tuple((row["text"][e["start"] : e["end"]], e["type"]) for e in row["entities"])
-            )
-            for row in rows
-        ]
+        return [LabelledText(row["id"], row["text"], tuple(LabelledSpan(**e) for e in row["entities"])) for row in rows]
+
+    def lexicon(self, numbers: Mapping[int, int], labels: int) -> Lexicon:
+        """What the pool knows of surfaces. `numbers` gives the job's number for the number of a type in the index."""
+        numbers = {NOT_AN_ENTITY: NOT_AN_ENTITY, **numbers}
+        rows = [(numbers[type_], surface, sentence) for type_, surface, sentence in self.occurrences.tolist()]
+        return Lexicon.of(self.spans, rows, labels)
 
     def by_spans(self, query: Floats, weights: Floats, k: int) -> list[int]:
         """The k pool sentences most similar to the query's spans, best first."""
@@ -98,13 +101,19 @@ def write_index(
 
     The folder appears complete or not at all.
     """
-    distinct = list(dict.fromkeys(surface for of_sentence in surfaces for surface in of_sentence))
-    number = {surface: i for i, surface in enumerate(distinct)}
+    gold = [{surface: built_from["types"].index(type_) for surface, type_ in text.mentions} for text in pool]
+    occurrences = [
+        (types.get(surface, NOT_AN_ENTITY), surface, i)
+        for i, (types, of_sentence) in enumerate(zip(gold, surfaces, strict=True))
+        for surface in dict.fromkeys((*types, *of_sentence))
+    ]
+    number = {surface: i for i, surface in enumerate(dict.fromkeys(surface for _, surface, _ in occurrences))}
     arrays: dict[str, Floats | Ints] = {
-        "spans": embedder.embed(distinct),
+        "spans": embedder.embed(list(number)),
         "span_of": np.array([number[surface] for of_sentence in surfaces for surface in of_sentence], np.int64),
         "starts": np.cumsum([0, *map(len, surfaces)], dtype=np.int64),
         "sentences": embedder.embed([text.text for text in pool]),
+        "occurrences": np.array([(type_, number[s], i) for type_, s, i in occurrences], np.int64).reshape(-1, 3),
     }
     target = Path(folder)
     building = target.with_name(f".{target.name}.building")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
@@ -12,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import ray
 
 from el4ner_ray import cluster, pipeline
 from el4ner_ray.accounting import Accounts, committed_parts, take_stock
-from el4ner_ray.config import JobConfig, fingerprint, fingerprint_fields
+from el4ner_ray.calibration import Annotated, chosen, learn, operating_point, read_fusion, write_fusion
+from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
+from el4ner_ray.core.fusion import Fusion, OperatingPoint
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.corpus import Corpus, read_blocks, survey
+from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines import bundled, serving
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import FatalError, UsageError
@@ -60,6 +65,7 @@ def annotate(
     # Workers do not share the driver's working folder.
     output, pool_source = _absolute(output), _absolute(pool_source)
     pool = open_pool(config, pool_source, index=_index_of(output))
+    config = _affordable(config, pool, say)
     corpus = survey(inputs, config.text_column, config.id_column, limit)
     say(f"{corpus.documents} documents in {len(corpus.files)} files; types: {', '.join(pool.labels)}")
     for column, name in corpus.renamed.items():
@@ -80,16 +86,21 @@ def annotate(
         began = time.perf_counter()
         if pool.texts is not None:
             build(config, pool, say)
+        fusion = None
+        if config.method == "calibrated":
+            learnt, point = _calibrated(config, pool, say)
+            fusion = learnt, point.threshold
+            run |= {"calibration": _figures(learnt, point)}
         startup += time.perf_counter() - began
         began = time.perf_counter()
         say("annotating")
         sink = AnnotationSink(
             place,
-            [stage.name for stage in pipeline.STAGES],
+            [stage.name for stage in pipeline.STAGES[config.method]],
             corpus.extra_schema,
             config.limits.documents_per_file,
         )
-        pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, sink)
+        pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, fusion, sink)
         wall = time.perf_counter() - began
     accounts = take_stock(place)
     session = {
@@ -111,15 +122,78 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
     """Build the demonstration index of a pool into the folder `output`; returns what it was built from."""
     check_assets(config)
     pool = open_pool(config, _absolute(pool_source), index=_absolute(output))
-    if pool.texts is None:
+    config = _affordable(config, pool, say)
+    calibrate = config.method == "calibrated" and read_fusion(pool.index, _basis(config, pool)) is None
+    if pool.texts is None and not calibrate:
         say(f"{pool.index} is up to date")
-    elif config.demonstrations.pool_spans == "gold":
+    elif config.demonstrations.pool_spans == "gold" and not calibrate:
         with cluster.session():
             build(config, pool, say)
     else:
         with _engines(config, say):
-            build(config, pool, say)
+            if pool.texts is not None:
+                build(config, pool, say)
+            if calibrate:
+                _calibrated(config, pool, say)
     return pool.built_from
+
+
+def _affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
+    """The configuration with the paper's method where the pool is too small to learn from."""
+    sentences = pool.built_from["sentences"]
+    if config.method == "paper" or sentences >= MIN_CALIBRATION_SENTENCES:
+        return config
+    say(
+        f"warning: method calibrated needs {MIN_CALIBRATION_SENTENCES} labelled sentences and the pool has {sentences}; "
+        "the paper's method is used instead"
+    )
+    return config.model_copy(update={"method": "paper"})
+
+
+def _basis(config: JobConfig, pool: Pool) -> str:
+    """Fingerprint of what a calibration depends on; what is asked of it (the target) is chosen afterwards."""
+    fields = _fingerprint_fields(config, pool)
+    return fingerprint(fields | {"calibration": config.calibration.sentences})
+
+
+def _calibrated(config: JobConfig, pool: Pool, say: Say) -> tuple[Fusion, OperatingPoint]:
+    """What the pool teaches about the models, learnt now or by an earlier run, and the point for what is asked."""
+    basis = _basis(config, pool)
+    fusion = read_fusion(pool.index, basis)
+    if fusion is None:
+        texts = DemonstrationIndex.read_pool(pool.index)
+        numbers = chosen(len(texts), config.calibration)
+        say(f"calibration: annotating {len(numbers)} pool sentences with demonstrations from the rest")
+        annotated = pipeline.annotate_pool(texts, numbers, config, pool.labels, pool.index)
+        fusion = ray.get(_learn.remote(config, pool, annotated))
+        write_fusion(pool.index, basis, fusion)
+    point = operating_point(fusion, config.calibration)
+    say(
+        f"calibration: on held-out pool sentences, precision {point.precision:.2f}, recall {point.recall:.2f}, "
+        f"F1 {point.f1:.2f} at score {point.threshold:.2f}, "
+        f"calibration error {fusion.reliability(point.threshold).error:.3f}"
+    )
+    return fusion, point
+
+
+def _figures(fusion: Fusion, point: OperatingPoint) -> dict[str, Any]:
+    """What run.json says of a calibration; precision, recall, F1 and error are those of held-out pool sentences."""
+    found = fusion.reliability(point.threshold)
+    return {
+        "sentences": fusion.sentences,
+        "gold_entities": fusion.gold,
+        "candidates": fusion.candidates,
+        "penalty": fusion.penalty,
+        **asdict(point),
+        "expected_calibration_error": found.error,
+        "reliability": msgspec.to_builtins(found.bins),
+    }
+
+
+@ray.remote(num_cpus=0.1)  # type: ignore[untyped-decorator]  # ray has no type stubs
+def _learn(config: JobConfig, pool: Pool, annotated: list[Annotated]) -> Fusion:
+    # In a worker, whose memory is returned: the driver needs neither torch nor the embedder.
+    return learn(config, pool.labels, pool.index, annotated)
 
 
 def check_assets(config: JobConfig) -> None:

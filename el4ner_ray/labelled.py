@@ -59,6 +59,11 @@ class LabelledText(msgspec.Struct, frozen=True):
         """The entities as `core.evaluation` takes them."""
         return frozenset((entity.start, entity.end, entity.type) for entity in self.entities)
 
+    @property
+    def mentions(self) -> tuple[tuple[str, str], ...]:
+        """The (surface, type) of each entity."""
+        return tuple((self.text[entity.start : entity.end], entity.type) for entity in self.entities)
+
 
 class _Entity(msgspec.Struct):
     """An entity as it is given, unchecked but for the types of its fields."""

@@ -1,8 +1,8 @@
-"""The spine: corpus -> segment -> pre_extract -> retrieve -> extract -> classify -> verify -> sink."""
+"""The spine: corpus -> segment -> pre_extract -> retrieve -> extract -> classify -> verify or fuse -> sink."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,21 +10,25 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from el4ner_ray import schema
+from el4ner_ray.calibration import Annotated
 from el4ner_ray.config import JobConfig
+from el4ner_ray.core.fusion import Fusion
 from el4ner_ray.errors import FatalError
 from el4ner_ray.labelled import LabelledText
-from el4ner_ray.schema import QUERY_SPANS, SENTENCES, Span
+from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, TYPED, Span
 from el4ner_ray.sink import AnnotationSink
 from el4ner_ray.source import CorpusSource
 from el4ner_ray.stages.base import Stage
 from el4ner_ray.stages.classify import Classify
 from el4ner_ray.stages.extract import Extract
+from el4ner_ray.stages.fuse import Fuse
 from el4ner_ray.stages.pre_extract import PreExtract
 from el4ner_ray.stages.retrieve import Retrieve
 from el4ner_ray.stages.segment import Segment
 from el4ner_ray.stages.verify import Verify
 
-STAGES: tuple[type[Stage], ...] = (Segment, PreExtract, Retrieve, Extract, Classify, Verify)
+_TYPING = (Segment, PreExtract, Retrieve, Extract, Classify)
+STAGES: dict[str, tuple[type[Stage], ...]] = {"paper": (*_TYPING, Verify), "calibrated": (*_TYPING, Fuse)}
 
 # Stages wait for engines most of the time. Whole CPUs for seven operators would leave a small machine waiting for ever;
 # read and write tasks ask for a little more, so that Ray does not fuse them with a stage and each shows its progress.
@@ -35,17 +39,28 @@ _POOL_BATCH = 16
 
 
 def annotate(
-    source: CorpusSource, config: JobConfig, labels: Mapping[str, str], index: str, sink: AnnotationSink
+    source: CorpusSource,
+    config: JobConfig,
+    labels: Mapping[str, str],
+    index: str,
+    fusion: tuple[Fusion, float] | None,
+    sink: AnnotationSink,
 ) -> None:
-    """Run the whole method over the corpus; returns when the last row is committed."""
-    check_chain(STAGES)
+    """Run the whole method over the corpus; returns when the last row is committed.
+
+    `fusion` is what the calibrated method learnt, and its threshold; None for the paper's method.
+    """
+    check_chain(STAGES[config.method])
     documents = read(source)
     documents = apply(documents, Segment, config)
     documents = apply(documents, PreExtract, config, labels)
     documents = apply(documents, Retrieve, config, index)
     documents = apply(documents, Extract, config, labels, index)
     documents = apply(documents, Classify, config, labels, index)
-    documents = apply(documents, Verify, config, labels, index)
+    if fusion is None:
+        documents = apply(documents, Verify, config, labels, index)
+    else:
+        documents = apply(documents, Fuse, config, labels, index, *fusion)
     documents.write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
 
 
@@ -54,18 +69,45 @@ def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[st
 
     Raises FatalError when an engine could not answer: an index with holes would serve all later runs.
     """
-    sentences = apply(_pool_dataset(pool), PreExtract, config, labels)
+    sentences = apply(_pool_dataset(pool, range(len(pool))), PreExtract, config, labels)
     surfaces: list[list[str]] = [[] for _ in pool]
     for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for failures in schema.failures_column(PreExtract.name).decode(table):
-            lost = [failure for failure in failures if failure.kind == "engine"]
-            if lost:
-                raise FatalError(f"index: {lost[0].model} could not answer for a pool sentence: {lost[0].reason}")
+        _refuse_holes(table, (PreExtract,))
         numbers = table.column(schema.PART).to_pylist()
         for number, spans in zip(numbers, QUERY_SPANS.decode(table), strict=True):
             text = pool[number].text
             surfaces[number] = [text[span.start : span.end] for span in spans[0]]
     return surfaces
+
+
+def annotate_pool(
+    pool: list[LabelledText], numbers: Sequence[int], config: JobConfig, labels: Mapping[str, str], index: str
+) -> list[Annotated]:
+    """The pool sentences of these numbers as far as classification, each with demonstrations from the rest.
+
+    Raises FatalError when an engine could not answer: what is learnt from them serves all later runs.
+    """
+    sentences = _pool_dataset(pool, numbers)
+    sentences = apply(sentences, PreExtract, config, labels)
+    sentences = apply(sentences, Retrieve, config, index, True)
+    sentences = apply(sentences, Extract, config, labels, index)
+    sentences = apply(sentences, Classify, config, labels, index)
+    annotated = []
+    for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
+        _refuse_holes(table, (PreExtract, Extract, Classify))
+        of_rows = zip(
+            table.column(schema.PART).to_pylist(), TYPED.decode(table), DEMONSTRATIONS.decode(table), strict=True
+        )
+        annotated += [Annotated(number, typed[0], chosen[0]) for number, typed, chosen in of_rows]
+    return sorted(annotated, key=lambda sentence: sentence.number)
+
+
+def _refuse_holes(table: pa.Table, stages: Iterable[type[Stage]]) -> None:
+    for stage in stages:
+        for failures in schema.failures_column(stage.name).decode(table):
+            for lost in failures:
+                if lost.kind == "engine":
+                    raise FatalError(f"pool: {lost.model} could not answer for a sentence: {lost.reason}")
 
 
 def read(source: CorpusSource) -> Dataset:
@@ -100,22 +142,20 @@ def check_chain(stages: Iterable[type[Stage]]) -> None:
         written.add(stage.writes.name)
 
 
-def _pool_dataset(pool: list[LabelledText]) -> Dataset:
+def _pool_dataset(pool: list[LabelledText], numbers: Sequence[int]) -> Dataset:
     """Pool sentences as rows; PART carries their number, and each text is one sentence."""
     blocks = []
-    for start in range(0, len(pool), _POOL_BATCH):
-        texts = pool[start : start + _POOL_BATCH]
-        numbers = range(start, start + len(texts))
+    for start in range(0, len(numbers), _POOL_BATCH):
+        some = list(numbers[start : start + _POOL_BATCH])
+        texts = [pool[number].text for number in some]
         rows = {
-            schema.DOC_ID: [text.id for text in texts],
-            schema.PART: list(numbers),
-            schema.TEXT_START: [0] * len(texts),
-            schema.TEXT: [text.text for text in texts],
-            schema.ERROR: [None] * len(texts),
-            schema.BATCH: [start] * len(texts),
+            schema.DOC_ID: [pool[number].id for number in some],
+            schema.PART: some,
+            schema.TEXT_START: [0] * len(some),
+            schema.TEXT: texts,
+            schema.ERROR: [None] * len(some),
+            schema.BATCH: [start] * len(some),
         }
         table = pa.Table.from_pydict(rows, schema.PART_SCHEMA)
-        blocks.append(
-            table.append_column(SENTENCES.name, SENTENCES.encode([[Span(0, len(text.text))] for text in texts]))
-        )
+        blocks.append(table.append_column(SENTENCES.name, SENTENCES.encode([[Span(0, len(text))] for text in texts])))
     return ray.data.from_arrow(blocks)

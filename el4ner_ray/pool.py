@@ -52,7 +52,7 @@ def open_pool(config: JobConfig, source: str, index: str) -> Pool:
         texts = read_labelled(source, "pool")
         labels = config.labels or labels_of(texts)
         check_against(texts, labels, source)
-        built_from = _built_from(config, texts, labels)
+        built_from = origin(config, texts, labels)
         folder = Path(index)
         exists = (folder / "index.json").is_file()
         if not exists and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -87,7 +87,7 @@ def _embed_and_write(pool: Pool, surfaces: list[list[str]], embedder: str) -> No
     write_index(pool.index, pool.texts or (), surfaces, Embedder(embedder), pool.built_from)
 
 
-def _built_from(config: JobConfig, texts: list[LabelledText], labels: dict[str, str]) -> dict[str, Any]:
+def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str]) -> dict[str, Any]:
     settings = config.demonstrations
     extracted = settings.pool_spans == "extracted"
     return {

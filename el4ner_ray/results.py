@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 from rich.table import Table
 
 from el4ner_ray.core.evaluation import Evaluation, Score, evaluate
+from el4ner_ray.core.reliability import reliability
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import read_labelled
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
@@ -117,16 +118,22 @@ def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
     """
     gold = {text.id: text for text in read_labelled(gold_source, "gold")}
     predicted: dict[str, set[tuple[int, int, str]]] = {}
+    scores: list[float] = []
+    right: list[bool] = []
     for document in read_annotations(directory):
         wanted = gold.get(document.doc_id)
         if wanted and document.status != "failed" and document.text != wanted.text:
             mend = "evaluate against the gold of the very texts that were annotated"
             raise UsageError(f"--gold {gold_source}, id {wanted.id!r}: text: differs from that in {directory}; {mend}")
         predicted[document.doc_id] = {(entity.start, entity.end, entity.type) for entity in document.entities}
+        if wanted:
+            scores += [entity.score for entity in document.entities]
+            right += [(entity.start, entity.end, entity.type) in wanted.typed for entity in document.entities]
     if not gold.keys() & predicted.keys():
         ids = f"{next(iter(gold))!r} in the gold, {next(iter(predicted), '')!r} in the run"
         raise UsageError(f"--gold {gold_source}: id: none of its ids is in {directory} ({ids}); give both the same ids")
-    return {"ensemble": evaluate({id_: text.typed for id_, text in gold.items()}, predicted)}
+    evaluation = evaluate({id_: text.typed for id_, text in gold.items()}, predicted)
+    return {"ensemble": msgspec.structs.replace(evaluation, reliability=reliability(scores, right))}
 
 
 def evaluation_table(evaluation: Evaluation, title: str | None = None) -> Table:

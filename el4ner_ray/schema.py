@@ -32,11 +32,15 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Vote(msgspec.Struct, frozen=True, array_like=True):
-    """One model's type for a span. `label` is None for an abstention; `probability` is that of the label in [0, 1]."""
+    """One model's type for a span. `label` is None for an abstention; `probability` is that of the label in [0, 1].
+
+    `logprobs` has one log-probability a label of the job, for the calibrated method; else it is empty.
+    """
 
     model: str
     label: str | None
     probability: float
+    logprobs: tuple[float, ...] = ()
 
 
 class Entity(msgspec.Struct, frozen=True, array_like=True):

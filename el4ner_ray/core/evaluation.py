@@ -20,6 +20,8 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from el4ner_ray.core.reliability import Reliability
+
 Typed: TypeAlias = tuple[int, int, str]
 """An entity: the half-open range `[start, end)` of code points, and the type."""
 
@@ -79,6 +81,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     was predicted in the latter, and documents_falsely_annotated how many of them it touches.
     missing_documents: ids of the gold that the predictions lack; their entities count as missed.
     ignored_documents: how many predicted documents the gold lacks; they do not count at all.
+    reliability: whether the scores mean what they say; None where predictions came without.
     """
 
     micro: Score
@@ -93,6 +96,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     documents_falsely_annotated: int
     missing_documents: tuple[str, ...]
     ignored_documents: int
+    reliability: Reliability | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain dicts, lists and numbers, with P, R and F1 beside the counts."""

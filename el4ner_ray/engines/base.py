@@ -52,6 +52,14 @@ class Completion(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class Ensemble(Protocol):
+    """Every model of a job behind one call; what stages hold."""
+
+    async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+        """One completion a request, in order; `session` names the requests that share prefixes with each other."""
+        ...
+
+
 class Engine(Protocol):
     """A model that answers batches of requests. One completion a request, in order.
 

@@ -1,4 +1,4 @@
-"""What stages hold: every model of the ensemble behind one call, with retries, deadlines and equal requests merged."""
+"""The ensemble behind Ray Serve: one call a model, with retries, deadlines and equal requests merged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _decode_completions = msgspec.msgpack.Decoder(list[Completion]).decode
 _PASSING = (RetryableError, RayActorError, RayServeException, TaskCancelledError, TimeoutError)
 
 
-class Ensemble:
+class ServedEnsemble:
     """The running engines of a job. One per stage actor."""
 
     def __init__(self, config: JobConfig) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.alignment import align
 from el4ner_ray.core.parsing import parse_extraction, parse_list
-from el4ner_ray.core.prompting import Prompts
+from el4ner_ray.core.prompting import LabelledSentence, Prompts
 from el4ner_ray.demonstrations import DemonstrationIndex
-from el4ner_ray.engines.base import Completion, Request
-from el4ner_ray.engines.client import Ensemble
+from el4ner_ray.engines.base import Completion, Ensemble, Request
+from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.schema import DEMONSTRATIONS, Span
 from el4ner_ray.stages.base import Batch
 
@@ -34,18 +34,23 @@ class Question:
 class Asker:
     """Holds the models and the prompts of a job for one stage actor."""
 
-    def __init__(self, config: JobConfig, labels: Mapping[str, str], index: str | None) -> None:
-        """`index` is the folder of the demonstration index; None asks without demonstrations (zero-shot)."""
+    def __init__(
+        self, config: JobConfig, labels: Mapping[str, str], index: str | None, ensemble: Ensemble | None = None
+    ) -> None:
+        """`index` is the folder of the demonstration index; None asks without demonstrations (zero-shot).
+
+        `ensemble` is asked instead of the one behind Ray Serve.
+        """
         self.models = config.model_names
         self.labels = tuple(labels)
         self.prompts = Prompts(config.prompts, labels)
-        self.ensemble = Ensemble(config)
-        self._answer_tokens = config.limits.answer_tokens
+        self.ensemble = ensemble or ServedEnsemble(config)
         self._rendered: list[str] = []
         self._few_shot = index is not None
+        self._answer_tokens = config.limits.answer_tokens if self._few_shot else config.limits.zero_shot_tokens
         if index is not None:
             pool = DemonstrationIndex.read_pool(index)
-            self._rendered = [self.prompts.demonstration(sentence) for sentence in pool]
+            self._rendered = [self.prompts.demonstration(LabelledSentence(s.text, s.mentions)) for s in pool]
 
     def questions(self, batch: Batch) -> list[Question]:
         """The extraction question of every sentence, with its demonstrations, the most similar one last."""

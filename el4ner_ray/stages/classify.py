@@ -11,7 +11,7 @@ from el4ner_ray.config import JobConfig
 from el4ner_ray.core.parsing import parse_choice
 from el4ner_ray.core.prompting import one_line
 from el4ner_ray.core.voting import agreement, is_decided, majority
-from el4ner_ray.engines.base import Completion
+from el4ner_ray.engines.base import Completion, Ensemble
 from el4ner_ray.schema import CANDIDATES, DEMONSTRATIONS, SENTENCES, TYPED, Candidate, Entity, Vote
 from el4ner_ray.stages.asking import Asker, Question
 from el4ner_ray.stages.base import Batch, Stage
@@ -29,16 +29,20 @@ class _Ballot:
 class Classify(Stage):
     """One constrained answer a surface and model, on the prefix that extraction left in the cache.
 
-    The last models are asked only about surfaces on which their votes can still change the majority.
+    The paper's method asks the last models only about surfaces on which their votes can still change the majority, and
+    leaves out what all abstain on. The calibrated one takes all votes as evidence and decides later.
     """
 
     name = "classify"
     reads = (SENTENCES, DEMONSTRATIONS, CANDIDATES)
     writes = TYPED
 
-    def __init__(self, config: JobConfig, labels: Mapping[str, str], index: str) -> None:
-        """Load the prompts and the pool."""
-        self._asker = Asker(config, labels, index)
+    def __init__(
+        self, config: JobConfig, labels: Mapping[str, str], index: str, ensemble: Ensemble | None = None
+    ) -> None:
+        """Load the prompts and the pool. `ensemble` is asked instead of the one behind Ray Serve."""
+        self._asker = Asker(config, labels, index, ensemble)
+        self._calibrated = config.method == "calibrated"
 
     async def run(self, batch: Batch) -> list[list[list[Entity]]]:
         """The typed candidates of each sentence of each row; those on which all models abstained are left out."""
@@ -65,7 +69,7 @@ class Classify(Stage):
 
     async def _vote(self, batch: Batch, ballots: list[_Ballot]) -> None:
         models = self._asker.models
-        first = len(models) // 2 + 1
+        first = len(models) if self._calibrated else len(models) // 2 + 1
         await asyncio.gather(*(self._ask(batch, model, ballots) for model in models[:first]))
         for asked, model in enumerate(models[first:], start=first):
             open_ = [ballot for ballot in ballots if not is_decided(ballot.votes, outstanding=len(models) - asked)]
@@ -84,13 +88,16 @@ class Classify(Stage):
         if label is None:
             return Vote(model, None, 0.0)
         logprobs = completion.choice_logprobs
-        return Vote(model, label, math.exp(logprobs[self._asker.labels.index(label)]) if logprobs else 1.0)
+        probability = math.exp(logprobs[self._asker.labels.index(label)]) if logprobs else 1.0
+        return Vote(model, label, probability, logprobs if self._calibrated else ())
 
     def _typed(self, text: str, candidates: list[Candidate], ballots: dict[str, _Ballot]) -> list[Entity]:
         entities = []
         for candidate in candidates:
             votes = tuple(ballots[one_line(text[candidate.span.start : candidate.span.end])].votes)
             label = majority(votes)
-            if label is not None:
+            if self._calibrated:
+                entities.append(Entity(candidate.span, label or "", 0.0, votes, candidate.extracted_by))
+            elif label is not None:
                 entities.append(Entity(candidate.span, label, agreement(votes, label), votes, candidate.extracted_by))
         return entities

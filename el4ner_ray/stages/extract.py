@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.voting import union
+from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.schema import CANDIDATES, DEMONSTRATIONS, SENTENCES, Candidate
 from el4ner_ray.stages.asking import Asker
 from el4ner_ray.stages.base import Batch, Stage
@@ -18,9 +19,11 @@ class Extract(Stage):
     reads = (SENTENCES, DEMONSTRATIONS)
     writes = CANDIDATES
 
-    def __init__(self, config: JobConfig, labels: Mapping[str, str], index: str) -> None:
-        """Load the prompts and the pool."""
-        self._asker = Asker(config, labels, index)
+    def __init__(
+        self, config: JobConfig, labels: Mapping[str, str], index: str, ensemble: Ensemble | None = None
+    ) -> None:
+        """Load the prompts and the pool. `ensemble` is asked instead of the one behind Ray Serve."""
+        self._asker = Asker(config, labels, index, ensemble)
 
     async def run(self, batch: Batch) -> list[list[list[Candidate]]]:
         """The candidates of each sentence of each row."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.voting import union
+from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.schema import QUERY_SPANS, SENTENCES, Span
 from el4ner_ray.stages.asking import Asker
 from el4ner_ray.stages.base import Batch, Stage
@@ -18,9 +19,9 @@ class PreExtract(Stage):
     reads = (SENTENCES,)
     writes = QUERY_SPANS
 
-    def __init__(self, config: JobConfig, labels: Mapping[str, str]) -> None:
-        """Load the prompts."""
-        self._asker = Asker(config, labels, index=None)
+    def __init__(self, config: JobConfig, labels: Mapping[str, str], ensemble: Ensemble | None = None) -> None:
+        """Load the prompts. `ensemble` is asked instead of the one behind Ray Serve."""
+        self._asker = Asker(config, labels, None, ensemble)
 
     async def run(self, batch: Batch) -> list[list[list[Span]]]:
         """The union of the models' spans, for each sentence of each row."""

@@ -16,14 +16,18 @@ class Retrieve(Stage):
     reads = (SENTENCES, QUERY_SPANS)
     writes = DEMONSTRATIONS
 
-    def __init__(self, config: JobConfig, index: str) -> None:
-        """Load embedder and tagger (a few seconds) and map the index."""
+    def __init__(self, config: JobConfig, index: str, without_itself: bool = False) -> None:
+        """Load embedder and tagger (a few seconds) and map the index.
+
+        `without_itself` is for sentences of the pool: none becomes a demonstration for its own text.
+        """
         settings = config.demonstrations
         self._k = settings.k
         self._index = DemonstrationIndex.open(index)
         self._embedder = Embedder(settings.embedder)
         self._embedder_name = settings.embedder
         self._tagger = Tagger(settings.tagger, settings.weights)
+        self._texts = [text.text for text in DemonstrationIndex.read_pool(index)] if without_itself else None
 
     async def run(self, batch: Batch) -> list[list[list[int]]]:
         """Pool indices for each sentence of each row, best first."""
@@ -45,9 +49,16 @@ class Retrieve(Stage):
             start += len(of_sentence)
             usage = batch.ledgers[row].usage[self._embedder_name]
             usage.requests += 1
+            k = self._k + self._copies(text)
             if of_sentence.sum() > 0 and len(self._index.spans):
-                chosen[row].append(self._index.by_spans(vectors, of_sentence, self._k))
+                nearest = self._index.by_spans(vectors, of_sentence, k)
             else:
                 usage.fallbacks += 1
-                chosen[row].append(self._index.by_sentence(self._embedder.embed([text])[0], self._k))
+                nearest = self._index.by_sentence(self._embedder.embed([text])[0], k)
+            if self._texts is not None:
+                nearest = [number for number in nearest if self._texts[number] != text][: self._k]
+            chosen[row].append(nearest)
         return chosen
+
+    def _copies(self, text: str) -> int:
+        return self._texts.count(text) if self._texts is not None else 0

@@ -9,6 +9,7 @@ import msgspec
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.parsing import parse_choice
 from el4ner_ray.core.prompting import FALSE, TRUE, one_line
+from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.schema import DEMONSTRATIONS, SENTENCES, TYPED, VERIFIED, Entity
 from el4ner_ray.stages.asking import Asker, Question
 from el4ner_ray.stages.base import Batch, Stage
@@ -21,9 +22,11 @@ class Verify(Stage):
     reads = (SENTENCES, DEMONSTRATIONS, TYPED)
     writes = VERIFIED
 
-    def __init__(self, config: JobConfig, labels: Mapping[str, str], index: str) -> None:
-        """Load the prompts and the pool."""
-        self._asker = Asker(config, labels, index)
+    def __init__(
+        self, config: JobConfig, labels: Mapping[str, str], index: str, ensemble: Ensemble | None = None
+    ) -> None:
+        """Load the prompts and the pool. `ensemble` is asked instead of the one behind Ray Serve."""
+        self._asker = Asker(config, labels, index, ensemble)
         self._verifier = config.verifier
 
     async def run(self, batch: Batch) -> list[list[list[Entity]]]:

@@ -1,0 +1,109 @@
+"""The stages of the method in this process, over labelled sentences, with cached answers: what experiments share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from el4ner_ray import schema
+from el4ner_ray.calibration import Annotated, chosen, learn, operating_point
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.fusion import Fusion
+from el4ner_ray.demonstrations import write_index
+from el4ner_ray.engines.base import Ensemble
+from el4ner_ray.labelled import LabelledText, labels_of
+from el4ner_ray.pool import origin as origin_of
+from el4ner_ray.schema import SENTENCES, Entity, Span
+from el4ner_ray.stages.base import Stage
+from el4ner_ray.stages.classify import Classify
+from el4ner_ray.stages.extract import Extract
+from el4ner_ray.stages.fuse import Fuse
+from el4ner_ray.stages.pre_extract import PreExtract
+from el4ner_ray.stages.retrieve import Retrieve
+from el4ner_ray.text_models import Embedder
+
+# As many sentences as keep their prefixes in 1 GB of each model's cache between two stages.
+_BATCH = 48
+
+
+class Laboratory:
+    """A pool with its index, and an ensemble."""
+
+    def __init__(self, config: JobConfig, pool: Sequence[LabelledText], ensemble: Ensemble, folder: Path) -> None:
+        """`folder` keeps the indexes, one a configuration of the index."""
+        self.config, self.pool, self.ensemble, self._folder = config, list(pool), ensemble, folder
+        self.labels = labels_of(self.pool)
+
+    async def index(self) -> str:
+        """The folder of the pool's index, built where it is not there."""
+        origin = origin_of(self.config, self.pool, self.labels)
+        folder = self._folder / f"index-{hashlib.sha256(repr(sorted(origin.items())).encode()).hexdigest()[:12]}"
+        if not (folder / "index.json").is_file():
+            if self.config.demonstrations.pool_spans == "gold":
+                surfaces = [[surface for surface, _ in text.mentions] for text in self.pool]
+            else:
+                table = await self.run([PreExtract(self.config, self.labels, self.ensemble)], self.pool)
+                surfaces = [
+                    [text.text[s.start : s.end] for s in spans[0]]
+                    for text, spans in zip(self.pool, schema.QUERY_SPANS.decode(table), strict=True)
+                ]
+            embedder = Embedder(self.config.demonstrations.embedder)
+            write_index(str(folder), self.pool, surfaces, embedder, origin)
+        return str(folder)
+
+    async def run(self, stages: Sequence[Stage], texts: Sequence[LabelledText]) -> pa.Table:
+        """The rows of the texts, each one sentence, after all stages."""
+        done = []
+        for start in range(0, len(texts), _BATCH):
+            table = _rows(texts[start : start + _BATCH], start)
+            for stage in stages:
+                table = await stage(table)
+            done.append(table)
+        return pa.concat_tables(done)
+
+    def asking(self, index: str, *, without_itself: bool = False) -> list[Stage]:
+        """The stages as far as classification."""
+        of_job = (self.config, self.labels)
+        return [
+            PreExtract(*of_job, self.ensemble),
+            Retrieve(self.config, index, without_itself),
+            Extract(*of_job, index, self.ensemble),
+            Classify(*of_job, index, self.ensemble),
+        ]
+
+    async def fusion(self, index: str) -> Fusion:
+        """What calibration on the pool learns."""
+        numbers = chosen(len(self.pool), self.config.calibration)
+        table = await self.run(self.asking(index, without_itself=True), [self.pool[number] for number in numbers])
+        annotated = [
+            Annotated(number, row[0], demonstrations[0])
+            for number, row, demonstrations in zip(
+                numbers, schema.TYPED.decode(table), schema.DEMONSTRATIONS.decode(table), strict=True
+            )
+        ]
+        return learn(self.config, self.labels, index, annotated)
+
+    def fuse(self, index: str, fusion: Fusion) -> Fuse:
+        """The calibrated method's last stage."""
+        return Fuse(self.config, self.labels, index, fusion, operating_point(fusion, self.config.calibration).threshold)
+
+
+def typed(entities: Sequence[Entity]) -> set[tuple[int, int, str]]:
+    """Entities as `core.evaluation` takes them."""
+    return {(entity.span.start, entity.span.end, entity.label) for entity in entities}
+
+
+def _rows(texts: Sequence[LabelledText], start: int) -> pa.Table:
+    rows = {
+        schema.DOC_ID: [text.id for text in texts],
+        schema.PART: [0] * len(texts),
+        schema.TEXT_START: [0] * len(texts),
+        schema.TEXT: [text.text for text in texts],
+        schema.ERROR: [None] * len(texts),
+        schema.BATCH: [start] * len(texts),
+    }
+    table = pa.Table.from_pydict(rows, schema.PART_SCHEMA)
+    return table.append_column(SENTENCES.name, SENTENCES.encode([[Span(0, len(text.text))] for text in texts]))

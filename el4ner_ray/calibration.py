@@ -1,0 +1,121 @@
+"""Learning from the labelled pool how far each model can be trusted: what the calibrated method knows before it starts.
+
+A part of the pool is annotated with demonstrations from the rest, and a small model is fitted to tell, from the
+evidence on each candidate, what was gold. No LLM is trained.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from el4ner_ray.config import Calibration, JobConfig
+from el4ner_ray.core.evidence import Evidence
+from el4ner_ray.core.fusion import Fusion, OperatingPoint, best_penalty, choose, fit
+from el4ner_ray.core.similarity import Ints
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.labelled import LabelledText
+from el4ner_ray.schema import Entity
+from el4ner_ray.stages.fuse import Weigher, score, select
+
+_FILE = "calibration.json"
+
+
+class _Kept(msgspec.Struct):
+    basis: str
+    fusion: Fusion
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A pool sentence after classification: its number in the pool, its candidates and its demonstrations."""
+
+    number: int
+    candidates: list[Entity]
+    demonstrations: list[int]
+
+
+def chosen(pool_sentences: int, calibration: Calibration) -> list[int]:
+    """Numbers of the pool sentences to learn from, spread evenly over the pool."""
+    count = min(pool_sentences, calibration.sentences)
+    return [i * pool_sentences // count for i in range(count)]
+
+
+def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: Sequence[Annotated]) -> Fusion:
+    """Fit the fusion to the annotated pool sentences.
+
+    Raises FatalError when the models found no entity of the pool: there is nothing to learn from.
+    """
+    weigher, names = Weigher(config, labels, index), tuple(labels)
+    pool = weigher.pool
+    sentences = [sentence for sentence in annotated if sentence.candidates]
+    truths = [_truth(s.candidates, pool[s.number], names) for s in sentences]
+    if not any(truth.any() for truth in truths):
+        raise FatalError("method calibrated: the models find no entity of the pool; use other models or --method paper")
+    evidence = Evidence.concatenate(
+        [weigher.weigh(pool[s.number].text, s.candidates, s.demonstrations, without=s.number) for s in sentences]
+    )
+    truth = np.concatenate(truths)
+    sentence_of = np.repeat(np.arange(len(sentences)), [len(s.candidates) for s in sentences])
+    penalty, probabilities = best_penalty(evidence, truth, sentence_of)
+    nested = any(map(_overlapping, pool))
+    held_out = np.split(probabilities, np.cumsum([len(s.candidates) for s in sentences])[:-1])
+    judged = [
+        (entity.score, (entity.span.start, entity.span.end, entity.label) in pool[sentence.number].typed)
+        for sentence, of_sentence in zip(sentences, held_out, strict=True)
+        # A span's conflicts are with more probable ones: what remains above a threshold does not depend on the rest.
+        for entity in select(score(sentence.candidates, of_sentence, names), 0.0, nested)
+    ]
+    return Fusion(
+        weights=fit(evidence, truth, penalty),
+        nested=nested,
+        penalty=penalty,
+        sentences=len(annotated),
+        gold=sum(len(pool[sentence.number].typed) for sentence in annotated),
+        candidates=len(truth),
+        scores=tuple(value for value, _ in judged),
+        right=tuple(right for _, right in judged),
+    )
+
+
+def operating_point(fusion: Fusion, calibration: Calibration) -> OperatingPoint:
+    """The threshold for what the configuration asks for. Raises UsageError when none reaches it."""
+    points = fusion.operating_points()
+    try:
+        return choose(points, calibration.target_precision, calibration.target_recall)
+    except ValueError as error:
+        best = max(point.precision if calibration.target_precision else point.recall for point in points)
+        raise UsageError(f"calibration: {error}; at most {best:.2f} can be had from these models") from None
+
+
+def read_fusion(index: str, basis: str) -> Fusion | None:
+    """What an earlier run learnt on this `basis`; None where it is not there."""
+    path = Path(index) / _FILE
+    if not path.is_file():
+        return None
+    kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+    return kept.fusion if kept.basis == basis else None
+
+
+def write_fusion(index: str, basis: str, fusion: Fusion) -> None:
+    """Keep what was learnt beside the index, in place of what was learnt on another basis."""
+    path = Path(index) / _FILE
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_Kept(basis, fusion)), indent=1))
+    temporary.replace(path)
+
+
+def _truth(candidates: Sequence[Entity], gold: LabelledText, labels: tuple[str, ...]) -> Ints:
+    """(n,): 0 where the candidate is no entity, else 1 + the number of its label."""
+    of_span = {(entity.start, entity.end): 1 + labels.index(entity.type) for entity in reversed(gold.entities)}
+    return np.array([of_span.get((c.span.start, c.span.end), 0) for c in candidates], np.int64)
+
+
+def _overlapping(text: LabelledText) -> bool:
+    ordered = sorted((entity.start, entity.end) for entity in text.entities)
+    return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(ordered))

@@ -1,0 +1,46 @@
+"""Whether a score means what it says: of the entities with score 0.8, 80 % should be right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+
+class Bin(msgspec.Struct, frozen=True):
+    """Entities with scores in [low, high), the last bin including 1: how many, their mean score, the share right."""
+
+    low: float
+    high: float
+    count: int
+    score: float
+    right: float
+
+
+class Reliability(msgspec.Struct, frozen=True):
+    """A reliability diagram and its expected calibration error (Naeini et al. 2015): `error` in [0, 1]."""
+
+    bins: tuple[Bin, ...]
+    error: float
+
+
+def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> Reliability:
+    """Compare scores in [0, 1] with the truth in bins of equal width; empty bins are left out."""
+    values, truth = np.asarray(scores, float), np.asarray(right, float)
+    number = np.minimum((values * bins).astype(int), bins - 1)
+    found = []
+    for i in range(bins):
+        inside = number == i
+        if inside.any():
+            found.append(
+                Bin(
+                    i / bins,
+                    (i + 1) / bins,
+                    int(inside.sum()),
+                    float(values[inside].mean()),
+                    float(truth[inside].mean()),
+                )
+            )
+    error = sum(abs(b.score - b.right) * b.count for b in found) / max(len(values), 1)
+    return Reliability(tuple(found), error)

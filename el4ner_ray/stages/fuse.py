@@ -1,0 +1,100 @@
+"""The calibrated method's last stage: all evidence on a candidate as one probability, and what passes the threshold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.evidence import Array, Evidence, Neighbourhood, weigh
+from el4ner_ray.core.fusion import Fusion, resolve
+from el4ner_ray.demonstrations import DemonstrationIndex, read_metadata
+from el4ner_ray.schema import DEMONSTRATIONS, SENTENCES, TYPED, VERIFIED, Entity, Span
+from el4ner_ray.stages.base import Batch, Stage
+from el4ner_ray.text_models import Embedder
+
+
+class Weigher:
+    """Evidence for the candidates of a sentence, from the votes and from the labelled pool."""
+
+    def __init__(self, config: JobConfig, labels: Mapping[str, str], index: str) -> None:
+        """Load the embedder and map the index."""
+        self._models = config.model_names
+        self._labels = tuple(labels)
+        self._embedder = Embedder(config.demonstrations.embedder)
+        self.pool = DemonstrationIndex.read_pool(index)
+        types = read_metadata(index)["types"]
+        numbers = {number: self._labels.index(type_) for number, type_ in enumerate(types)}
+        self._lexicon = DemonstrationIndex.open(index).lexicon(numbers, len(self._labels))
+
+    def weigh(
+        self, sentence: str, candidates: list[Entity], demonstrations: list[int], without: int | None
+    ) -> Evidence:
+        """Evidence for a sentence's candidates, whose spans count from its start. `without`: see `Lexicon.nearest`."""
+        surfaces = [sentence[c.span.start : c.span.end] for c in candidates]
+        near = self._lexicon.nearest(self._embedder.embed(surfaces), without)
+        return weigh(sentence, candidates, self._models, near, self._neighbourhood(demonstrations))
+
+    def _neighbourhood(self, demonstrations: list[int]) -> Neighbourhood:
+        shown = [self.pool[number] for number in demonstrations]
+        with_label = Counter(label for s in shown for label in {entity.type for entity in s.entities})
+        total = max(len(shown), 1)
+        labels = np.array([with_label[label] / total for label in self._labels])
+        return Neighbourhood(sum(not s.entities for s in shown) / total, labels)
+
+
+class Fuse(Stage):
+    """P(entity, type) of every candidate; of those above the threshold, what is left when conflicts are resolved."""
+
+    name = "fuse"
+    reads = (SENTENCES, DEMONSTRATIONS, TYPED)
+    writes = VERIFIED
+
+    def __init__(
+        self, config: JobConfig, labels: Mapping[str, str], index: str, fusion: Fusion, threshold: float
+    ) -> None:
+        """Load the pool and its surfaces. `threshold`: the least probability of what is kept."""
+        self._labels = tuple(labels)
+        self._fusion, self._threshold = fusion, threshold
+        self._weigher = Weigher(config, labels, index)
+
+    async def run(self, batch: Batch) -> list[list[list[Entity]]]:
+        """The entities that remain, for each sentence of each row."""
+        typed: list[list[list[Entity]]] = batch.read(TYPED)
+        demonstrations: list[list[list[int]]] = batch.read(DEMONSTRATIONS)
+        kept: list[list[list[Entity]]] = [[] for _ in typed]
+        for row, number, span, text in batch.sentences():
+            candidates = moved(typed[row][number], -span.start)
+            scored = self._scored(text, candidates, demonstrations[row][number])
+            kept[row].append(moved(scored, span.start))
+        return kept
+
+    def _scored(self, text: str, candidates: list[Entity], demonstrations: list[int]) -> list[Entity]:
+        if not candidates:
+            return []
+        evidence = self._weigher.weigh(text, candidates, demonstrations, without=None)
+        scored = score(candidates, self._fusion.weights.probabilities(evidence), self._labels)
+        return select(scored, self._threshold, self._fusion.nested)
+
+
+def score(candidates: list[Entity], probabilities: Array, labels: tuple[str, ...]) -> list[Entity]:
+    """The candidates with their most probable label and its probability as the score."""
+    best = probabilities[:, 1:].argmax(axis=1)
+    return [
+        msgspec.structs.replace(candidate, label=labels[label], score=float(row[1 + label]))
+        for candidate, label, row in zip(candidates, best, probabilities, strict=True)
+    ]
+
+
+def select(scored: list[Entity], threshold: float, nested: bool) -> list[Entity]:
+    """What passes the threshold, without the conflicts."""
+    above = [entity for entity in scored if entity.score >= threshold]
+    return [above[i] for i in resolve([e.span for e in above], [e.score for e in above], nested)]
+
+
+def moved(entities: list[Entity], by: int) -> list[Entity]:
+    """The entities with their spans shifted by so many code points."""
+    return [msgspec.structs.replace(e, span=Span(e.span.start + by, e.span.end + by)) for e in entities]

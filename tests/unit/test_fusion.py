@@ -1,0 +1,190 @@
+"""Calibrated fusion: what is learnt, what is kept, and whether scores mean what they say."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from el4ner_ray.core.evidence import Evidence, Neighbourhood, names, shape, weigh
+from el4ner_ray.core.fusion import Fusion, Weights, best_penalty, choose, fit, operating_points, out_of_fold, resolve
+from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
+from el4ner_ray.core.reliability import reliability
+from el4ner_ray.schema import Entity, Span, Vote
+
+MODELS = ("a", "b")
+
+
+def simulated(n: int, seed: int = 0) -> tuple[Evidence, np.ndarray, np.ndarray]:
+    """Candidates whose truth is drawn from a known conditional logit over no entity and two labels."""
+    random = np.random.default_rng(seed)
+    shared, labelled = random.normal(size=(n, 2)), random.normal(size=(n, 2, 1))
+    utilities = np.c_[np.zeros(n), (shared @ [1.5, 0.0])[:, None] + 2.0 * labelled[:, :, 0] + [0.5, -0.5]]
+    probabilities = np.exp(utilities) / np.exp(utilities).sum(axis=1, keepdims=True)
+    truth = np.array([random.choice(3, p=row) for row in probabilities])
+    return Evidence(shared, labelled), truth, np.arange(n) // 3
+
+
+def test_fit_finds_the_weights_that_made_the_truth():
+    evidence, truth, _ = simulated(20_000)
+    weights = fit(evidence, truth, penalty=1.0)
+    assert weights.shared == pytest.approx((1.5, 0.0), abs=0.1)
+    assert weights.labelled == pytest.approx((2.0,), abs=0.1)
+    assert weights.bias[0] - weights.bias[1] == pytest.approx(1.0, abs=0.15)
+
+
+def test_fit_is_deterministic_and_survives_json():
+    evidence, truth, _ = simulated(300)
+    weights = fit(evidence, truth, penalty=3.0)
+    assert weights == fit(evidence, truth, penalty=3.0)
+    again = msgspec.json.decode(msgspec.json.encode(weights), type=Weights)
+    assert np.array_equal(again.probabilities(evidence), weights.probabilities(evidence))
+
+
+def test_probabilities_are_distributions_even_for_extreme_evidence():
+    evidence, truth, _ = simulated(300)
+    extreme = Evidence(evidence.shared * 1e6, evidence.labelled * 1e6)
+    found = fit(evidence, truth, penalty=1.0).probabilities(extreme)
+    assert np.isfinite(found).all()
+    assert found.sum(axis=1) == pytest.approx(np.ones(300))
+
+
+def test_held_out_scores_are_calibrated():
+    evidence, truth, sentence_of = simulated(4_000)
+    penalty, probabilities = best_penalty(evidence, truth, sentence_of)
+    assert np.array_equal(probabilities, out_of_fold(evidence, truth, sentence_of, penalty))
+    best = probabilities[:, 1:].argmax(axis=1)
+    scores = probabilities[np.arange(len(truth)), 1 + best]
+    assert reliability(scores, best + 1 == truth).error < 0.03
+
+
+def test_a_held_out_sentence_has_no_part_in_its_own_fit():
+    evidence, truth, sentence_of = simulated(300)
+    before = out_of_fold(evidence, truth, sentence_of, 1.0)
+    changed = truth.copy()
+    changed[sentence_of == 7] = (changed[sentence_of == 7] + 1) % 3
+    after = out_of_fold(evidence, changed, sentence_of, 1.0)
+    assert np.array_equal(before[sentence_of == 7], after[sentence_of == 7])
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("spans", "scores", "flat", "nested"),
+    [
+        ([Span(0, 2), Span(3, 5)], [0.1, 0.9], [0, 1], [0, 1]),
+        ([Span(0, 5), Span(0, 2)], [0.5, 0.9], [1], [0, 1]),
+        ([Span(0, 3), Span(2, 5)], [0.5, 0.9], [1], [1]),
+        ([Span(0, 2), Span(0, 5)], [0.5, 0.5], [1], [0, 1]),
+        ([Span(0, 4), Span(3, 6), Span(5, 9)], [0.6, 0.9, 0.5], [1], [1]),
+        ([Span(0, 4), Span(3, 6), Span(5, 9)], [0.9, 0.6, 0.5], [0, 2], [0, 2]),
+        ([], [], [], []),
+    ],
+)
+def test_conflicts_go_to_the_more_probable(spans, scores, flat, nested):
+    assert resolve(spans, scores, nested=False) == flat
+    assert resolve(spans, scores, nested=True) == nested
+
+
+_spans = st.tuples(st.integers(0, 20), st.integers(1, 10)).map(lambda pair: Span(pair[0], sum(pair)))
+
+
+@given(st.lists(st.tuples(_spans, st.floats(0, 1)), unique_by=lambda pair: pair[0]), st.booleans(), st.floats(0, 1))
+def test_what_remains_above_a_threshold_does_not_depend_on_what_is_below(pairs, nested, threshold):
+    spans, scores = [s for s, _ in pairs], [p for _, p in pairs]
+    from_all = {spans[i] for i in resolve(spans, scores, nested) if scores[i] >= threshold}
+    above = [(s, p) for s, p in pairs if p >= threshold]
+    assert from_all == {above[i][0] for i in resolve([s for s, _ in above], [p for _, p in above], nested)}
+
+
+SCORES, RIGHT = np.array([0.9, 0.8, 0.8, 0.4, 0.2]), np.array([True, True, False, True, False])
+
+
+def test_operating_points_count_what_no_candidate_found():
+    points = operating_points(SCORES, RIGHT, gold=5)
+    assert [round(p.threshold, 1) for p in points] == [0.9, 0.8, 0.4, 0.2]
+    assert [(p.precision, p.recall) for p in points] == [(1, 0.2), (2 / 3, 0.4), (3 / 4, 0.6), (3 / 5, 0.6)]
+    assert points[2].f1 == pytest.approx(2 * 3 / (4 + 5))
+
+
+def test_choose_takes_what_is_asked_for():
+    points = operating_points(SCORES, RIGHT, gold=5)
+    assert choose(points).threshold == 0.4
+    assert choose(points, precision=0.9).threshold == 0.9
+    assert choose(points, precision=0.7).threshold == 0.4
+    assert choose(points, recall=0.3).threshold == 0.4
+    with pytest.raises(ValueError, match="no threshold reaches recall 0.9"):
+        choose(points, recall=0.9)
+
+
+def test_reliability_is_the_weighted_gap():
+    found = reliability([0.95, 0.95, 0.15, 1.0], [True, False, False, True])
+    assert [(b.count, b.right) for b in found.bins] == [(1, 0.0), (3, pytest.approx(2 / 3))]
+    assert found.error == pytest.approx((0.15 + abs((0.95 + 0.95 + 1) / 3 - 2 / 3) * 3) / 4)
+    assert reliability([], []).error == 0.0
+
+
+def test_a_fusion_knows_its_own_reliability():
+    weights = Weights((0.0,), (0.0,), (0.0,), (0.0,), (0.0,))
+    fusion = Fusion(weights, False, 1.0, 5, 5, 5, tuple(SCORES), tuple(map(bool, RIGHT)))
+    assert fusion.reliability(0.85).error == pytest.approx(0.1)
+    assert choose(fusion.operating_points()).threshold == 0.4
+
+
+def test_lexicon_leaves_a_sentence_out_when_it_is_asked_about_itself():
+    vectors = np.eye(3, dtype=np.float32)
+    lexicon = Lexicon.of(vectors, [(0, 0, 0), (1, 1, 1), (NOT_AN_ENTITY, 2, 0), (0, 1, 2)], labels=3)
+    assert lexicon.nearest(vectors).tolist() == [[0, 1, 0, -1], [0, 1, 1, -1], [1, 0, 0, -1]]
+    assert lexicon.nearest(vectors, without=0).tolist() == [[-1, 0, 0, -1], [-1, 1, 1, -1], [-1, 0, 0, -1]]
+    empty = Lexicon.of(np.empty((0, 3), np.float32), [], labels=2)
+    assert empty.nearest(vectors).tolist() == [[-1, -1, -1]] * 3
+
+
+def entity(start: int, end: int, logprobs: dict[str, tuple[float, ...]], extracted_by: tuple[str, ...]) -> Entity:
+    votes = tuple(Vote(model, "x", 0.5, values) for model, values in logprobs.items())
+    return Entity(Span(start, end), "x", 0.0, votes, extracted_by)
+
+
+def test_weigh_says_what_its_columns_are_named():
+    text = "Anna Berg met the WHO in Oslo."
+    candidates = [
+        entity(0, 9, {"a": (math.log(0.9), math.log(0.1)), "b": (math.log(0.2), math.log(0.8))}, ("a", "b")),
+        entity(0, 4, {"a": (math.log(0.6), math.log(0.4))}, ("a",)),
+        entity(18, 21, {}, ("b",)),
+    ]
+    near = np.array([[0.1, 0.8, 0.3], [0.2, 0.7, 0.1], [0.5, -1, 0.4]], np.float32)
+    evidence = weigh(text, candidates, MODELS, near, Neighbourhood(0.5, np.array([0.5, 0.0])))
+    shared, labelled = names(MODELS)
+    column = {name: evidence.shared[:, i] for i, name in enumerate(shared)}
+    assert column["extracted by a"].tolist() == [1, 1, 0]
+    assert column["extracted by"].tolist() == [1, 0.5, 0.5]
+    assert column["certainty of a"] == pytest.approx([0.9, 0.6, 0.5])
+    assert column["inside another"].tolist() == [0, 1, 0]
+    assert column["around another"].tolist() == [1, 0, 0]
+    assert column["all capitals"].tolist() == [0, 0, 1]
+    assert column["capitalised at the start"].tolist() == [1, 1, 0]
+    assert column["near an entity"] == pytest.approx([0.8, 0.7, 0.4])
+    by_label = {name: evidence.labelled[:, :, i] for i, name in enumerate(labelled)}
+    assert by_label["votes"].tolist() == [[0.5, 0.5], [0.5, 0.0], [0.0, 0.0]]
+    assert by_label["log-probability by b"][1] == pytest.approx([-math.log(2)] * 2)
+    assert by_label["demonstrated"].tolist() == [[0.5, 0.0]] * 3
+
+
+def test_weigh_of_nothing_has_the_same_columns():
+    evidence = weigh("x", [], MODELS, np.empty((0, 3), np.float32), Neighbourhood(0.0, np.zeros(2)))
+    assert evidence.shared.shape == (0, len(names(MODELS)[0]))
+    assert evidence.labelled.shape == (0, 2, len(names(MODELS)[1]))
+
+
+@given(st.text(min_size=1, max_size=30), st.data())
+def test_shape_is_finite_for_any_text(text, data):
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    assert all(math.isfinite(value) for value in shape(text, Span(start, end)))
+
+
+@pytest.mark.parametrize("text", ["东京都在日本", "القاهرة مدينة", "አዲስ አበባ", "12:30"])
+def test_scripts_without_case_have_no_capitals(text):
+    values = shape(text, Span(0, 3))
+    assert values[2:7] == (0, 0, 0, 0, 0)
