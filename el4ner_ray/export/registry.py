@@ -1,0 +1,83 @@
+"""The formats by name, and a run written in one of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from el4ner_ray.errors import UsageError
+from el4ner_ray.export import brat, conll, jsonl, label_studio, spacy_docbin, web_annotation
+from el4ner_ray.export.shared import Export, Format
+from el4ner_ray.results import AnnotatedDocument, read_annotations
+
+FORMATS: dict[str, Format] = {
+    "jsonl": jsonl.write,
+    "conll": conll.write,
+    "spacy": spacy_docbin.write,
+    "label-studio": label_studio.write,
+    "brat": brat.write,
+    "web-annotation": web_annotation.write,
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was exported. `notes` are sentences about what is not in the output, or there under another name."""
+
+    documents: int
+    entities: int
+    notes: tuple[str, ...]
+
+
+def export_run(
+    directory: str, format_: str, output: str, *, min_score: float, overwrite: bool, language: str
+) -> Summary:
+    """Write the annotations under `directory` to the file or folder `output`, complete or not at all. Streams.
+
+    Args:
+        directory: Output folder of a run, a local path or URI.
+        format_: A name in FORMATS.
+        output: A local path.
+        min_score: Entities with a lower score are left out.
+        overwrite: Whether an output that is there already is replaced.
+        language: Of the texts, ISO 639-1; where sentences end in formats that have sentences.
+
+    Raises:
+        UsageError: No such format, no annotations, an output that exists, or content that the format cannot hold.
+        FatalError: The file system failed.
+    """
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: there is no such format; give one of {', '.join(FORMATS)}")
+    if "://" in output:
+        raise UsageError(f"--output {output}: must be a local path; export to one, then copy what is there")
+    if not Path(output).name:
+        raise UsageError(f"--output {output!r}: names no file or folder; give one to write")
+    counts: Counter[str] = Counter()
+    documents = _selected(read_annotations(directory), directory, min_score, counts)
+    notes = FORMATS[format_](Export(documents, Path(output), overwrite, language))
+    told = {
+        "failed": "documents that failed, written without entities",
+        "partial": "documents annotated in part",
+        "low": f"entities with a score below {min_score:g}, left out",
+    }
+    counted = [f"{what}: {counts[key]}" for key, what in told.items() if counts[key]]
+    return Summary(counts["documents"], counts["entities"], (*counted, *notes))
+
+
+def _selected(
+    documents: Iterator[AnnotatedDocument], directory: str, min_score: float, counts: Counter[str]
+) -> Iterator[AnnotatedDocument]:
+    for document in documents:
+        for entity in document.entities:
+            if entity.start >= entity.end or document.text[entity.start : entity.end] != entity.text:
+                at = f"{directory}: document {document.doc_id!r}: entities: text"
+                found = f"{entity.text!r:.80} is not at [{entity.start}:{entity.end}]"
+                raise UsageError(f"{at}: {found}; the file was changed since, annotate again")
+        entities = () if document.status == "failed" else document.entities
+        kept = tuple(entity for entity in entities if entity.score >= min_score)
+        counts.update({"documents": 1, "entities": len(kept), "low": len(entities) - len(kept), document.status: 1})
+        yield msgspec.structs.replace(document, entities=kept)

@@ -1,0 +1,160 @@
+"""What the formats share: the request, names that a format allows, flat entities, tokens, and output that is whole."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from bisect import bisect
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import regex
+
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
+from el4ner_ray.schema import Span
+
+FOLDER_FILE = "export.json"  # in every folder that an export wrote; without it, a folder is never replaced
+
+# Written without spaces between words: one token for each character, as spaCy's Chinese does it, too. Longer tokens
+# would be cut where an entity begins, and so tell whoever trains on them where that is.
+_UNSPACED = regex.compile(r"(?=[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])\X")
+_RENEW_AFTER = 2_000_000  # code points, which take ten seconds; a new tokenizer takes 0.05 s
+
+
+@dataclass(frozen=True)
+class Export:
+    """What a format is asked for.
+
+    `documents` can be read once; their entities are half-open ranges of code points of `text`. `path` is the file or
+    folder to write, `overwrite` says whether it may exist, `language` (ISO 639-1) decides where sentences end.
+    """
+
+    documents: Iterator[AnnotatedDocument]
+    path: Path
+    overwrite: bool
+    language: str
+
+
+Format = Callable[[Export], list[str]]  # writes, and returns what its user must know: what is left out or renamed
+
+
+def generator() -> str:
+    """Who made the annotations, for formats that name it: the program and its version."""
+    return f"el4ner-ray {metadata.version('el4ner-ray')}"
+
+
+class Names:
+    """Types under names that a format allows, each type its own, in the order in which they are asked for."""
+
+    def __init__(self, forbidden: str) -> None:
+        """`forbidden` is a regular expression for what a name must not hold; an underscore stands for it."""
+        self._forbidden = re.compile(forbidden)
+        self.by_type: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def __getitem__(self, type_: str) -> str:
+        """The name for a type."""
+        if type_ not in self.by_type:
+            plain = self._forbidden.sub("_", type_)
+            name = plain = plain if any(character.isalnum() for character in plain) else "type"
+            number = 2
+            while name in self._taken:
+                name, number = f"{plain}_{number}", number + 1
+            self._taken.add(name)
+            self.by_type[type_] = name
+        return self.by_type[type_]
+
+    def notes(self) -> list[str]:
+        """A line for each type whose name differs from it."""
+        return [f"type {type_!r}: written as {name!r}" for type_, name in self.by_type.items() if name != type_]
+
+
+def flat(entities: Iterable[AnnotatedEntity]) -> list[AnnotatedEntity]:
+    """Entities that do not overlap, by position: the longest first, of equally long ones that of the higher score."""
+    chosen: list[AnnotatedEntity] = []
+    for entity in sorted(entities, key=lambda each: (each.start - each.end, -each.score, each.start, each.type)):
+        at = bisect(chosen, entity.start, key=lambda each: each.start)
+        after_previous = at == 0 or chosen[at - 1].end <= entity.start
+        before_next = at == len(chosen) or entity.end <= chosen[at].start
+        if after_previous and before_next:
+            chosen.insert(at, entity)
+    return chosen
+
+
+def overlap_note(dropped: int, total: int, fate: str) -> list[str]:
+    """The line about entities that `flat` does not keep, none where it keeps all; `fate` says what became of them."""
+    return [f"entities nested in or overlapping a longer one, {fate}: {dropped} of {total}"] if dropped else []
+
+
+class Tokenizer:
+    """spaCy's rules for many languages, cut further so that every entity begins and ends with a token."""
+
+    def __init__(self) -> None:
+        """Nothing is loaded before the first text."""
+        self._rules: Any = None
+        self._read = 0
+
+    def __call__(self, text: str, entities: Collection[AnnotatedEntity]) -> list[Span]:
+        """The tokens in order, as half-open ranges of code points; white space runs are tokens as well.
+
+        Together they cover the text but for single spaces after a token, as in spaCy. Such a space becomes a token only
+        where one of the entities begins or ends with it.
+        """
+        if self._rules is None or self._read > _RENEW_AFTER:
+            import spacy  # takes seconds, and not every format needs it
+
+            self._rules, self._read = spacy.blank("xx").tokenizer, 0  # anew, since it keeps every word that it saw
+        self._read += len(text)
+        starts, ends = {entity.start for entity in entities}, {entity.end for entity in entities}
+        cuts = starts | ends
+        for match in _UNSPACED.finditer(text):
+            cuts.update(match.span())
+        tokens: list[Span] = []
+        for token in self._rules(text):
+            start, end = token.idx, token.idx + len(token)
+            for cut in range(start + 1, end):
+                if cut in cuts:
+                    tokens.append(Span(start, cut))
+                    start = cut
+            tokens.append(Span(start, end))
+            if token.whitespace_ and (end in starts or end + 1 in ends):
+                tokens.append(Span(end, end + 1))
+        return tokens
+
+
+@contextmanager
+def replacing(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A path to write a file or folder to. It becomes `target` when the block ends well, else nothing is left of it.
+
+    Raises:
+        UsageError: `target` exists and may not be replaced, or cannot be made.
+        FatalError: The file system failed while the block ran; what was at `target` is still there.
+    """
+    given, target = target, target.resolve()
+    if target.exists() and not overwrite:
+        raise UsageError(f"--output {given}: exists; name another place, or replace it with --overwrite")
+    if target.is_dir() and not (target / FOLDER_FILE).is_file():
+        raise UsageError(f"--output {given}: is a folder that `el4ner export` did not write; name another place")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise UsageError(f"--output {given}: cannot be written: {error.strerror}; name a place that can") from None
+    made, replaced = scratch / "made", scratch / "replaced"
+    try:
+        yield made
+        if target.is_dir() or (made.is_dir() and target.exists()):
+            target.rename(replaced)  # a folder cannot be renamed onto another that holds something
+        made.replace(target)
+    except OSError as error:
+        raise FatalError(f"--output {given}: the export failed, nothing of it is left: {error}") from error
+    finally:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        shutil.rmtree(scratch)
