@@ -66,6 +66,9 @@ def annotate(
     output, pool_source = _absolute(output), _absolute(pool_source)
     pool = open_pool(config, pool_source, index=_index_of(output))
     config = _affordable(config, pool, say)
+    learnt = read_fusion(pool.index, _basis(config, pool)) if config.method == "calibrated" else None
+    if learnt is not None:
+        operating_point(learnt, config.calibration)  # a target that cannot be had is refused before any model loads
     corpus = survey(inputs, config.text_column, config.id_column, limit)
     say(f"{corpus.documents} documents in {len(corpus.files)} files; types: {', '.join(pool.labels)}")
     for column, name in corpus.renamed.items():
@@ -144,7 +147,7 @@ def _affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
     if config.method == "paper" or sentences >= MIN_CALIBRATION_SENTENCES:
         return config
     say(
-        f"warning: method calibrated needs {MIN_CALIBRATION_SENTENCES} labelled sentences and the pool has {sentences}; "
+        f"warning: method calibrated needs {MIN_CALIBRATION_SENTENCES} labelled sentences, the pool has {sentences}; "
         "the paper's method is used instead"
     )
     return config.model_copy(update={"method": "paper"})

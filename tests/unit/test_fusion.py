@@ -114,7 +114,7 @@ def test_choose_takes_what_is_asked_for():
     assert choose(points, precision=0.9).threshold == 0.9
     assert choose(points, precision=0.7).threshold == 0.4
     assert choose(points, recall=0.3).threshold == 0.4
-    with pytest.raises(ValueError, match="no threshold reaches recall 0.9"):
+    with pytest.raises(ValueError, match="no threshold reaches recall"):
         choose(points, recall=0.9)
 
 
