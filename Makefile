@@ -1,26 +1,26 @@
-# `make` alone says what there is. Everything is made inside this folder: .venv, .cache, out.
+# `make` alone says what there is. It makes .venv and out here; models lie in the user's cache, or in $EL4NER_CACHE.
 PYTHON ?= python3
-export EL4NER_CACHE ?= $(CURDIR)/.cache
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint format clean
+.PHONY: help setup assets demo test lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## a virtual environment with the tested versions, in .venv
 
-.venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
+.venv/installed: requirements/cpu.txt requirements/dev.txt requirements/docs.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'setup: Python 3.11 or later is needed: make setup PYTHON=python3.11'; exit 1; }
 	@test -x $(BIN)/python || { echo 'setup: making the virtual environment .venv'; $(PYTHON) -m venv .venv; }
 	@echo 'setup: installing the versions in requirements/ (some minutes and 3 GB the first time)'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -r requirements/cpu.txt -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
+	  -r requirements/cpu.txt -r requirements/dev.txt -r requirements/docs.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-assets: setup ## the small models that are bundled, ready in $EL4NER_CACHE (default: .cache)
+assets: setup ## the small models that are bundled, ready in the user's cache or $EL4NER_CACHE
 	@$(BIN)/el4ner models prepare
 
 demo: setup assets ## annotate the example documents with the three small models and show some
@@ -38,6 +38,10 @@ lint: setup ## style, layout and types
 format: setup ## lay the code out and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: setup ## the documentation as a site, in out/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+	@echo 'docs: open out/site/index.html; its search needs a server: $(BIN)/python -m http.server -d out/site'
 
 clean: ## remove what runs and tools left; .venv and the models stay
 	rm -rf out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

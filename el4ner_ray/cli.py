@@ -201,6 +201,30 @@ def export(
     out.print(f"from {summary.documents} documents with {summary.entities} entities: {output}", soft_wrap=True)
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the tables.")] = False,
+) -> None:
+    """What is installed, what this machine has, which profiles it can run, what to do next; 1 if not the default one.
+
+    Example: `el4ner doctor`
+    """
+    from el4ner_ray.doctor import examine, findings_tables
+
+    findings = examine()
+    if as_json:
+        typer.echo(findings.to_json())
+    else:
+        for table in findings_tables(findings):
+            out.print(table)
+        for note in findings.notes:
+            out.print(f"note: {note}", soft_wrap=True)
+        for step in findings.next:
+            out.print(f"next: {step}", soft_wrap=True)
+    if not findings.ok:
+        raise typer.Exit(1)
+
+
 @models_app.command("list")
 def list_models() -> None:
     """The bundled assets and whether they are ready.

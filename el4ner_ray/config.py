@@ -119,8 +119,8 @@ class FakeEngine(_Section):
 class JobConfig(_Section):
     """Everything that decides what a run does."""
 
-    profile: str
-    engine: Literal["vllm", "fake"] = "vllm"
+    profile: str = Field(description="Packaged configuration that this one lies over.")
+    engine: Literal["vllm", "fake"] = Field("vllm", description="`fake` answers by rules, without a model: for tests.")
     method: Literal["paper", "calibrated"] = Field(
         "paper",
         description="`paper`: majority vote, then a verifier; `calibrated`: a probability learnt from the pool.",

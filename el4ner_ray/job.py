@@ -85,7 +85,7 @@ def annotate(
     before = take_stock(place)
     run = _header(config, fields) | {"sessions": earlier.get("sessions", [])}
     write_run(place, run)
-    with _engines(config, say) as startup:
+    with _engines(config, pool.labels, say) as startup:
         began = time.perf_counter()
         if pool.texts is not None:
             build(config, pool, say)
@@ -133,7 +133,7 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
         with cluster.session():
             build(config, pool, say)
     else:
-        with _engines(config, say):
+        with _engines(config, pool.labels, say):
             if pool.texts is not None:
                 build(config, pool, say)
             if calibrate:
@@ -228,12 +228,12 @@ def is_complete(corpus: Corpus, config: JobConfig, done: set[tuple[str, int]]) -
 
 
 @contextmanager
-def _engines(config: JobConfig, say: Say) -> Iterator[float]:
+def _engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[float]:
     """A Ray session with the ensemble running; yields the seconds that the start took."""
     began = time.perf_counter()
     with cluster.session():
         try:
-            serving.start(config, say)
+            serving.start(config, Prompts(config.prompts, labels).prefix, say)
             yield time.perf_counter() - began
         finally:
             serving.stop(config)

@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("EL4NER_DATA", ROOT / "data"))
-os.environ.setdefault("EL4NER_CACHE", str(ROOT / ".cache"))
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -99,6 +99,11 @@ class Prompts:
         self._labels = list(labels)
         self.hash = hashlib.sha256("\0".join(sources[name] for name in _TEMPLATES).encode()).hexdigest()
 
+    @property
+    def prefix(self) -> str:
+        """What all prompts of a job start with, but for zero-shot ones."""
+        return self._instructions
+
     def demonstration(self, sentence: LabelledSentence) -> str:
         """One labelled sentence as it stands in a prompt."""
         types: dict[str, str] = {}

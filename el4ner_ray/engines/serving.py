@@ -34,8 +34,11 @@ def application_name(model: str) -> str:
 class EngineReplica:
     """A Serve replica around one engine. Batches travel as msgpack: pickling the records took 4 times as long."""
 
-    def __init__(self, config: JobConfig, model: ModelConfig) -> None:
-        """Load the model; Serve gives up after a bounded number of tries."""
+    async def __init__(self, config: JobConfig, model: ModelConfig, prefix: str) -> None:  # type: ignore[misc]
+        """Load the model, and compute the `prefix` that the job's prompts share.
+
+        Serve gives up after a bounded number of tries.
+        """
         self._engine: Engine
         if config.engine == "fake":
             self._engine = ScriptedEngine(model.name, config.fake)
@@ -43,6 +46,9 @@ class EngineReplica:
             from el4ner_ray.engines.vllm import VllmEngine
 
             self._engine = VllmEngine(model)
+        # Else the first sentences compute the prefix side by side, as many as happen to come at once. How much of a
+        # prompt is computed in one go decides how vLLM's CPU attention rounds (with heads as large as Gemma's 256).
+        await self._engine.generate([Request((prefix,), max_tokens=1)])
 
     async def generate(self, requests: bytes) -> bytes:
         """Msgpack of list[Request] in, msgpack of list[Completion] out."""
@@ -152,8 +158,11 @@ def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
     return ([together] if together else []) + [[model] for model in apart]
 
 
-def start(config: JobConfig, say: Callable[[str], None]) -> None:
-    """Deploy every model and wait until all answer. Raises FatalError, naming the model, when one does not come up."""
+def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
+    """Deploy every model and wait until all have computed the `prefix` of the job's prompts.
+
+    Raises FatalError, naming the model, when one does not come up.
+    """
     environment = environments(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
@@ -164,7 +173,7 @@ def start(config: JobConfig, say: Callable[[str], None]) -> None:
             serve.RunTarget(
                 target=serve.deployment(EngineReplica)
                 .options(**deployment_options(config, model, environment[model.name]))
-                .bind(config, model),
+                .bind(config, model, prefix),
                 name=application_name(model.name),
                 route_prefix=None,
             )

