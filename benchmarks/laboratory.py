@@ -9,14 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from el4ner_ray import schema
-from el4ner_ray.calibration import Annotated, chosen, learn, operating_point
+from el4ner_ray.calibration import chosen, learn, operating_point
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
 from el4ner_ray.demonstrations import write_index
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.labelled import LabelledText, labels_of
 from el4ner_ray.pool import origin as origin_of
-from el4ner_ray.schema import SENTENCES, Entity, Span
+from el4ner_ray.schema import SENTENCES, Annotated, Entity, Span
 from el4ner_ray.stages.base import Stage
 from el4ner_ray.stages.classify import Classify
 from el4ner_ray.stages.extract import Extract

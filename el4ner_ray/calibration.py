@@ -7,20 +7,25 @@ evidence on each candidate, what was gold. No LLM is trained.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import ray
 
+from el4ner_ray import pipeline
 from el4ner_ray.config import Calibration, JobConfig
 from el4ner_ray.core.evidence import Evidence
 from el4ner_ray.core.fusion import Fusion, OperatingPoint, best_penalty, choose, fit
 from el4ner_ray.core.similarity import Ints
+from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.labelled import LabelledText
-from el4ner_ray.schema import Entity
+from el4ner_ray.pool import Pool
+from el4ner_ray.schema import Annotated, Entity
 from el4ner_ray.stages.fuse import Weigher, score, select
 
 _FILE = "calibration.json"
@@ -31,13 +36,46 @@ class _Kept(msgspec.Struct):
     fusion: Fusion
 
 
-@dataclass(frozen=True)
-class Annotated:
-    """A pool sentence after classification: its number in the pool, its candidates and its demonstrations."""
+def calibrated(config: JobConfig, pool: Pool, basis: str, say: Callable[[str], None]) -> tuple[Fusion, OperatingPoint]:
+    """What the pool teaches about the models, learnt now or by an earlier run, and the point for what is asked.
 
-    number: int
-    candidates: list[Entity]
-    demonstrations: list[int]
+    `basis` is a fingerprint of all that the answers depend on. The engines must be running.
+    """
+    fusion = read_fusion(pool.index, basis)
+    if fusion is None:
+        texts = DemonstrationIndex.read_pool(pool.index)
+        numbers = chosen(len(texts), config.calibration)
+        say(f"calibration: annotating {len(numbers)} pool sentences with demonstrations from the rest")
+        annotated = pipeline.annotate_pool(texts, numbers, config, pool.labels, pool.index)
+        fusion = ray.get(_learn.remote(config, pool, annotated))
+        write_fusion(pool.index, basis, fusion)
+    point = operating_point(fusion, config.calibration)
+    say(
+        f"calibration: on held-out pool sentences, precision {point.precision:.2f}, recall {point.recall:.2f}, "
+        f"F1 {point.f1:.2f} at score {point.threshold:.2f}, "
+        f"calibration error {fusion.reliability(point.threshold).error:.3f}"
+    )
+    return fusion, point
+
+
+def figures(fusion: Fusion, point: OperatingPoint) -> dict[str, Any]:
+    """What run.json says of a calibration; precision, recall, F1 and error are those of held-out pool sentences."""
+    found = fusion.reliability(point.threshold)
+    return {
+        "sentences": fusion.sentences,
+        "gold_entities": fusion.gold,
+        "candidates": fusion.candidates,
+        "penalty": fusion.penalty,
+        **asdict(point),
+        "expected_calibration_error": found.error,
+        "reliability": msgspec.to_builtins(found.bins),
+    }
+
+
+@ray.remote(num_cpus=0.1)  # type: ignore[untyped-decorator]  # ray has no type stubs
+def _learn(config: JobConfig, pool: Pool, annotated: list[Annotated]) -> Fusion:
+    # In a worker, whose memory is returned: the driver needs neither torch nor the embedder.
+    return learn(config, pool.labels, pool.index, annotated)
 
 
 def chosen(pool_sentences: int, calibration: Calibration) -> list[int]:

@@ -14,6 +14,8 @@ import psutil
 import ray
 from ray.data import DataContext
 
+from el4ner_ray import orphans
+
 # Blocks are small and few are in flight; Ray's default of 30 % of memory would starve engines on the same machine.
 _OBJECT_STORE_BYTES = 1 << 30
 
@@ -28,9 +30,12 @@ def session() -> Iterator[None]:
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     # Ray's C++ side reports routine matters of its own actors as errors; its log files keep what is fatal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if os.environ.get("RAY_ADDRESS"):
+    local = not os.environ.get("RAY_ADDRESS")
+    if not local:
         ray.init(log_to_driver=True, logging_level=logging.WARNING)
     else:
+        orphans.end(lambda driver: not driver.is_running())
+        os.environ[orphans.MARK] = orphans.this_driver().mark
         ray.init(
             address="local",
             num_cpus=max(2, len(os.sched_getaffinity(0))),
@@ -46,6 +51,9 @@ def session() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if local:
+            del os.environ[orphans.MARK]
+            orphans.end(lambda driver: driver == orphans.this_driver())
 
 
 def _stop_in_good_order_on_sigterm() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import ray
+from ray.exceptions import RayError
 
 from el4ner_ray import cluster, pipeline
 from el4ner_ray.accounting import Accounts, committed_parts, take_stock
-from el4ner_ray.calibration import Annotated, chosen, learn, operating_point, read_fusion, write_fusion
+from el4ner_ray.calibration import calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
-from el4ner_ray.core.fusion import Fusion, OperatingPoint
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.corpus import Corpus, read_blocks, survey
-from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines import bundled, serving
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import FatalError, UsageError
@@ -30,6 +28,8 @@ from el4ner_ray.output import open_output, read_run, write_run
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
 from el4ner_ray.source import CorpusSource
+
+logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -91,9 +91,9 @@ def annotate(
             build(config, pool, say)
         fusion = None
         if config.method == "calibrated":
-            learnt, point = _calibrated(config, pool, say)
+            learnt, point = calibrated(config, pool, _basis(config, pool), say)
             fusion = learnt, point.threshold
-            run |= {"calibration": _figures(learnt, point)}
+            run |= {"calibration": figures(learnt, point)}
         startup += time.perf_counter() - began
         began = time.perf_counter()
         say("annotating")
@@ -103,7 +103,8 @@ def annotate(
             corpus.extra_schema,
             config.limits.documents_per_file,
         )
-        pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, fusion, sink)
+        with _told_in_a_line():
+            pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, fusion, sink)
         wall = time.perf_counter() - began
     accounts = take_stock(place)
     session = {
@@ -137,7 +138,7 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
             if pool.texts is not None:
                 build(config, pool, say)
             if calibrate:
-                _calibrated(config, pool, say)
+                calibrated(config, pool, _basis(config, pool), say)
     return pool.built_from
 
 
@@ -157,46 +158,6 @@ def _basis(config: JobConfig, pool: Pool) -> str:
     """Fingerprint of what a calibration depends on; what is asked of it (the target) is chosen afterwards."""
     fields = _fingerprint_fields(config, pool)
     return fingerprint(fields | {"calibration": config.calibration.sentences})
-
-
-def _calibrated(config: JobConfig, pool: Pool, say: Say) -> tuple[Fusion, OperatingPoint]:
-    """What the pool teaches about the models, learnt now or by an earlier run, and the point for what is asked."""
-    basis = _basis(config, pool)
-    fusion = read_fusion(pool.index, basis)
-    if fusion is None:
-        texts = DemonstrationIndex.read_pool(pool.index)
-        numbers = chosen(len(texts), config.calibration)
-        say(f"calibration: annotating {len(numbers)} pool sentences with demonstrations from the rest")
-        annotated = pipeline.annotate_pool(texts, numbers, config, pool.labels, pool.index)
-        fusion = ray.get(_learn.remote(config, pool, annotated))
-        write_fusion(pool.index, basis, fusion)
-    point = operating_point(fusion, config.calibration)
-    say(
-        f"calibration: on held-out pool sentences, precision {point.precision:.2f}, recall {point.recall:.2f}, "
-        f"F1 {point.f1:.2f} at score {point.threshold:.2f}, "
-        f"calibration error {fusion.reliability(point.threshold).error:.3f}"
-    )
-    return fusion, point
-
-
-def _figures(fusion: Fusion, point: OperatingPoint) -> dict[str, Any]:
-    """What run.json says of a calibration; precision, recall, F1 and error are those of held-out pool sentences."""
-    found = fusion.reliability(point.threshold)
-    return {
-        "sentences": fusion.sentences,
-        "gold_entities": fusion.gold,
-        "candidates": fusion.candidates,
-        "penalty": fusion.penalty,
-        **asdict(point),
-        "expected_calibration_error": found.error,
-        "reliability": msgspec.to_builtins(found.bins),
-    }
-
-
-@ray.remote(num_cpus=0.1)  # type: ignore[untyped-decorator]  # ray has no type stubs
-def _learn(config: JobConfig, pool: Pool, annotated: list[Annotated]) -> Fusion:
-    # In a worker, whose memory is returned: the driver needs neither torch nor the embedder.
-    return learn(config, pool.labels, pool.index, annotated)
 
 
 def check_assets(config: JobConfig) -> None:
@@ -225,6 +186,20 @@ def is_complete(corpus: Corpus, config: JobConfig, done: set[tuple[str, int]]) -
         for number in range(len(corpus.files))
         for table in read_blocks(corpus, number, limits.batch_documents, limits.part_characters, done)
     )
+
+
+@contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """Raise what ends Ray's run as a FatalError of one line; the traceback goes to the log at level INFO."""
+    try:
+        yield
+    except RayError as error:
+        logger.info("the run ended", exc_info=True)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = lines[-1] if lines else type(error).__name__
+        raise FatalError(
+            f"the run ended: {cause}; what was committed stays, and the same command goes on from there"
+        ) from error
 
 
 @contextmanager

@@ -10,12 +10,11 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from el4ner_ray import schema
-from el4ner_ray.calibration import Annotated
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
 from el4ner_ray.errors import FatalError
 from el4ner_ray.labelled import LabelledText
-from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, TYPED, Span
+from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, TYPED, Annotated, Span
 from el4ner_ray.sink import AnnotationSink
 from el4ner_ray.source import CorpusSource
 from el4ner_ray.stages.base import Stage

@@ -54,6 +54,14 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     verified: bool = False
 
 
+class Annotated(msgspec.Struct, frozen=True):
+    """A pool sentence after classification: its number in the pool, its candidates and its demonstrations."""
+
+    number: int
+    candidates: list[Entity]
+    demonstrations: list[int]
+
+
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """What went wrong for one row: where, why, and the raw answer when there is one.
 

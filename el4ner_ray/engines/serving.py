@@ -17,7 +17,9 @@ from ray.serve.config import RequestRouterConfig
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
-from el4ner_ray.errors import FatalError
+from el4ner_ray.errors import FatalError, RetryableError
+
+logger = logging.getLogger(__name__)
 
 _encode_completions = msgspec.msgpack.Encoder().encode
 _decode_requests = msgspec.msgpack.Decoder(list[Request]).decode
@@ -48,7 +50,10 @@ class EngineReplica:
             self._engine = VllmEngine(model)
         # Else the first sentences compute the prefix side by side, as many as happen to come at once. How much of a
         # prompt is computed in one go decides how vLLM's CPU attention rounds (with heads as large as Gemma's 256).
-        await self._engine.generate([Request((prefix,), max_tokens=1)])
+        try:
+            await self._engine.generate([Request((prefix,), max_tokens=1)])
+        except RetryableError as error:
+            logger.warning("model %s: the shared prefix is left to the first request: %s", model.name, error)
 
     async def generate(self, requests: bytes) -> bytes:
         """Msgpack of list[Request] in, msgpack of list[Completion] out."""

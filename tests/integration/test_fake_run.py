@@ -192,8 +192,9 @@ def test_passing_faults_are_retried_and_lasting_ones_cost_only_the_status(
     assert all("scripted fault" in row["error"] for row in rows)
 
 
-def test_sigterm_ends_everything_that_the_run_started_and_the_run_resumes(
-    tmp_path: Path, el4ner: Run, gold_index: Path
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process_and_resumes_with_nothing_lost_or_doubled(
+    how: signal.Signals, tmp_path: Path, el4ner: Run, gold_index: Path
 ) -> None:
     corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": str(i), "text": f"Anna met Ben {i}."} for i in range(60)])
     config, output, mark = tmp_path / "job.yaml", tmp_path / "out", str(tmp_path)
@@ -212,9 +213,10 @@ def test_sigterm_ends_everything_that_the_run_started_and_the_run_resumes(
     while not list(output.glob("annotations/*.parquet")):
         assert process.poll() is None
         waiting.wait(0.2)
-    process.terminate()
-    process.stderr.read()
-    assert process.wait(30) == 128 + signal.SIGTERM
+    process.send_signal(how)
+    if how == signal.SIGTERM:
+        process.stderr.read()
+    assert process.wait(30) == (128 + how if how == signal.SIGTERM else -how)
     # Ray's own agents follow its raylet within seconds; what was started must be gone when the 30 s are over.
     left = [p for p in psutil.process_iter() if marked(p, mark)]
     _, alive = psutil.wait_procs(left, timeout=30)
@@ -223,6 +225,20 @@ def test_sigterm_ends_everything_that_the_run_started_and_the_run_resumes(
     assert 0 < committed < 60
     assert el4ner(*arguments).returncode == 0
     assert sorted(int(row["doc_id"]) for row in rows_of(output)) == list(range(60))
+
+
+def test_a_run_that_cannot_write_says_so_in_a_line(tmp_path: Path, el4ner: Run, gold_index: Path) -> None:
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": "1", "text": "Anna met Ben."}])
+    output = tmp_path / "out"
+    output.mkdir()
+    # A folder in which nobody, not even root, can make a file.
+    (output / "annotations").symlink_to("/proc")
+    arguments = ("annotate", corpus, "--pool", gold_index, "--profile", "fake", "--pool-spans", "gold")
+    done = el4ner(*arguments, "--output", output)
+    assert done.returncode == 1
+    assert "el4ner: the run ended: " in done.stderr
+    assert "what was committed stays" in done.stderr
+    assert "Traceback" not in done.stderr.split("el4ner: the run ended: ")[1]
 
 
 def marked(process: psutil.Process, mark: str) -> bool:

@@ -1,0 +1,76 @@
+"""Ending what a run on this machine started and could not end: vLLM's processes outlive a replica that is killed.
+
+Every process of a run inherits an environment variable that names its driver. Processes whose driver is gone belong to
+a run that was killed; those of this driver that are left after Ray's shutdown were still starting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+MARK = "EL4NER_DRIVER"
+_SECONDS_TO_GO = 5.0
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A driver process. Ids are used again, so the time of its start (seconds since the epoch) belongs to it."""
+
+    pid: int
+    started: float
+
+    @property
+    def mark(self) -> str:
+        """How it stands in the environment of what it started."""
+        return f"{self.pid}@{self.started}"
+
+    @classmethod
+    def read(cls, mark: str) -> Driver:
+        """The driver of a mark."""
+        pid, started = mark.split("@")
+        return cls(int(pid), float(started))
+
+    def is_running(self) -> bool:
+        """Whether it lives, and is no zombie that waits for its parent."""
+        try:
+            process = psutil.Process(self.pid)
+            return process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+def this_driver() -> Driver:
+    """The driver that this process is."""
+    return Driver(os.getpid(), psutil.Process().create_time())
+
+
+def end(of: Callable[[Driver], bool]) -> int:
+    """End this user's processes that were started by such drivers; returns how many there were."""
+    found = [process for process, driver in _marked() if process.pid != os.getpid() and of(driver)]
+    for process in found:
+        logger.warning("ending process %d, which a run left behind", process.pid)
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(found, timeout=_SECONDS_TO_GO)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return len(found)
+
+
+def _marked() -> Iterator[tuple[psutil.Process, Driver]]:
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(MARK)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it ended, or is another user's
+        if mark:
+            yield process, Driver.read(mark)

@@ -1,0 +1,69 @@
+"""What a killed run leaves behind is ended by the next one, and nothing else is."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from el4ner_ray import orphans
+from el4ner_ray.orphans import Driver, this_driver
+
+STUBBORN = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); sys.stdin.read()"
+
+
+def started(code: str, mark: str | None) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != orphans.MARK}
+    if mark is not None:
+        environment[orphans.MARK] = mark
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "\n"
+    return process
+
+
+@pytest.fixture
+def gone() -> Driver:
+    """A driver that has ended."""
+    process = started("print(flush=True); input()", None)
+    driver = Driver(process.pid, psutil.Process(process.pid).create_time())
+    process.kill()
+    process.communicate()
+    return driver
+
+
+@pytest.fixture
+def left(gone: Driver) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    processes = {
+        "of a killed run": started(STUBBORN, gone.mark),
+        "of this run": started(STUBBORN, this_driver().mark),
+        "of nobody": started(STUBBORN, None),
+    }
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+
+
+def test_only_what_has_no_driver_any_more_is_ended(left: dict[str, subprocess.Popen[str]]) -> None:
+    assert orphans.end(lambda driver: not driver.is_running()) == 1
+    assert left["of a killed run"].wait(10) == -9
+    assert left["of this run"].poll() is None
+    assert left["of nobody"].poll() is None
+
+
+def test_what_this_run_started_is_ended(left: dict[str, subprocess.Popen[str]]) -> None:
+    assert orphans.end(lambda driver: driver == this_driver()) == 1
+    assert left["of this run"].wait(10) == -9
+    assert left["of a killed run"].poll() is None
+
+
+def test_a_process_id_used_again_is_another_driver(gone: Driver) -> None:
+    assert this_driver().is_running()
+    assert not Driver(os.getpid(), this_driver().started - 1).is_running()
+    assert not gone.is_running()
+    assert Driver.read(gone.mark) == gone
