@@ -95,6 +95,7 @@ def _before_verification(table: pa.Table, models: Sequence[str], gold: list[Labe
 
     variants: dict[str, Variant] = {f"{model} alone": alone(model) for model in models}
     variants["union, vote"] = _voted
+    variants["all that is named"] = lambda entities: entities
     return {
         name: _evaluated([variant(entities) for entities in _of_sentences(table)], gold)
         for name, variant in variants.items()

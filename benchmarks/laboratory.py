@@ -47,8 +47,8 @@ class Laboratory:
             else:
                 table = await self.run([PreExtract(self.config, self.labels, self.ensemble)], self.pool)
                 surfaces = [
-                    [text.text[s.start : s.end] for s in spans[0]]
-                    for text, spans in zip(self.pool, schema.QUERY_SPANS.decode(table), strict=True)
+                    [text.text[query.span.start : query.span.end] for query in found[0]]
+                    for text, found in zip(self.pool, schema.QUERY_SPANS.decode(table), strict=True)
                 ]
             embedder = Embedder(self.config.demonstrations.embedder)
             write_index(str(folder), self.pool, surfaces, embedder, origin)

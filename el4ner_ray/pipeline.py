@@ -73,9 +73,9 @@ def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[st
     for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
         _refuse_holes(table, (PreExtract,))
         numbers = table.column(schema.PART).to_pylist()
-        for number, spans in zip(numbers, QUERY_SPANS.decode(table), strict=True):
+        for number, found in zip(numbers, QUERY_SPANS.decode(table), strict=True):
             text = pool[number].text
-            surfaces[number] = [text[span.start : span.end] for span in spans[0]]
+            surfaces[number] = [text[query.span.start : query.span.end] for query in found[0]]
     return surfaces
 
 

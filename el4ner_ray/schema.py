@@ -44,7 +44,11 @@ class Vote(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Entity(msgspec.Struct, frozen=True, array_like=True):
-    """A typed candidate: the vote's outcome and the evidence for it. `score` lies in [0, 1]."""
+    """A typed candidate: the vote's outcome and the evidence for it. `score` lies in [0, 1].
+
+    `extracted_by` are the models that extracted it with demonstrations, `listed_by` those that did without (only the
+    calibrated method looks at that).
+    """
 
     span: Span
     label: str
@@ -52,6 +56,7 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     votes: tuple[Vote, ...]
     extracted_by: tuple[str, ...]
     verified: bool = False
+    listed_by: tuple[str, ...] = ()
 
 
 class Annotated(msgspec.Struct, frozen=True):
@@ -124,7 +129,7 @@ class Column(Generic[Record]):
 
 # One entry a sentence in each of these lists, in the order of SENTENCES.
 SENTENCES: Column[list[Span]] = Column("sentences", list[Span])
-QUERY_SPANS: Column[list[list[Span]]] = Column("query_spans", list[list[Span]])
+QUERY_SPANS: Column[list[list[Candidate]]] = Column("query_spans", list[list[Candidate]])
 DEMONSTRATIONS: Column[list[list[int]]] = Column("demonstrations", list[list[int]])
 CANDIDATES: Column[list[list[Candidate]]] = Column("candidates", list[list[Candidate]])
 TYPED: Column[list[list[Entity]]] = Column("typed", list[list[Entity]])

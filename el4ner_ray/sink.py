@@ -198,7 +198,7 @@ def _entity_row(entity: Entity, text: str, start: int) -> dict[str, Any]:
         "type": entity.label,
         "score": entity.score,
         "votes": [{"model": vote.model, "type": vote.label} for vote in entity.votes],
-        "extracted_by": list(entity.extracted_by),
+        "extracted_by": list(dict.fromkeys(entity.extracted_by + entity.listed_by)),
         "verified": entity.verified,
     }
 

@@ -49,7 +49,17 @@ class Neighbourhood:
 def names(models: Sequence[str]) -> tuple[list[str], list[str]]:
     """What the columns of `shared` and of `labelled` mean."""
     shared = [f"extracted by {model}" for model in models] + [f"certainty of {model}" for model in models]
-    shared += ["extracted by", "largest agreement", "near a non-entity", "near an entity", "empty demonstrations"]
+    shared += [f"listed by {model}" for model in models]
+    shared += [
+        "extracted by",
+        "listed by",
+        "extracted at all",
+        "listed by, if extracted",
+        "largest agreement",
+        "near a non-entity",
+        "near an entity",
+        "empty demonstrations",
+    ]
     shared += ["candidates in the sentence", "inside another", "around another", "crosses another"]
     shared += list(_SHAPES)
     return shared, [f"log-probability by {model}" for model in models] + ["votes", "near the label", "demonstrated"]
@@ -62,7 +72,7 @@ def weigh(
 
     Args:
         sentence: The sentence; the candidates' spans count from its start.
-        candidates: Each with one vote a model asked; a vote without log-probabilities counts as undecided.
+        candidates: Each with one vote a model asked; without one, or without log-probabilities, a model is undecided.
         models: The ensemble, in configuration order.
         near: (n, 1 + labels), `Lexicon.nearest` of the candidates.
         around: What the demonstrations say.
@@ -79,11 +89,17 @@ def weigh(
                 logprobs[models.index(vote.model)] = row
                 votes[int(row.argmax())] += 1 / len(models)
         extracted = [float(model in candidate.extracted_by) for model in models]
+        listed = [float(model in candidate.listed_by) for model in models]
+        listed_share, at_all = sum(listed) / len(models), float(bool(candidate.extracted_by))
         shared.append(
             [
                 *extracted,
                 *np.exp(logprobs.max(axis=1)),
+                *listed,
                 sum(extracted) / len(models),
+                listed_share,
+                at_all,
+                listed_share * at_all,
                 votes.max(),
                 cosines[0],
                 cosines[1:].max(),

@@ -7,12 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.parsing import parse_choice
 from el4ner_ray.core.prompting import one_line
 from el4ner_ray.core.voting import agreement, is_decided, majority
 from el4ner_ray.engines.base import Completion, Ensemble
-from el4ner_ray.schema import CANDIDATES, DEMONSTRATIONS, SENTENCES, TYPED, Candidate, Entity, Vote
+from el4ner_ray.schema import CANDIDATES, DEMONSTRATIONS, QUERY_SPANS, SENTENCES, TYPED, Candidate, Entity, Vote
 from el4ner_ray.stages.asking import Asker, Question
 from el4ner_ray.stages.base import Batch, Stage
 
@@ -30,11 +32,12 @@ class Classify(Stage):
     """One constrained answer a surface and model, on the prefix that extraction left in the cache.
 
     The paper's method asks the last models only about surfaces on which their votes can still change the majority, and
-    leaves out what all abstain on. The calibrated one takes all votes as evidence and decides later.
+    leaves out what all abstain on. The calibrated one takes all votes as evidence and decides later, also on what the
+    models listed without demonstrations alone: nobody is asked about that, so it costs no request.
     """
 
     name = "classify"
-    reads = (SENTENCES, DEMONSTRATIONS, CANDIDATES)
+    reads = (SENTENCES, QUERY_SPANS, DEMONSTRATIONS, CANDIDATES)
     writes = TYPED
 
     def __init__(
@@ -52,10 +55,14 @@ class Classify(Stage):
             key = (question.row, question.number)
             ballots[key] = self._ballots(question, candidates[question.row][question.number])
         await self._vote(batch, [ballot for sentence in ballots.values() for ballot in sentence.values()])
-        return [
+        typed = [
             [self._typed(batch.texts[row], found, ballots[row, number]) for number, found in enumerate(candidates[row])]
             for row in range(len(batch.texts))
         ]
+        if not self._calibrated:
+            return typed
+        listed: list[list[list[Candidate]]] = batch.read(QUERY_SPANS)
+        return [list(map(with_listed, *of_row)) for of_row in zip(typed, listed, strict=True)]
 
     def _ballots(self, question: Question, candidates: list[Candidate]) -> dict[str, _Ballot]:
         offset = question.span.start
@@ -101,3 +108,12 @@ class Classify(Stage):
             elif label is not None:
                 entities.append(Entity(candidate.span, label, agreement(votes, label), votes, candidate.extracted_by))
         return entities
+
+
+def with_listed(entities: list[Entity], listed: list[Candidate]) -> list[Entity]:
+    """The candidates of a sentence with those that were listed without demonstrations, in the order of the text."""
+    by_span = {entity.span: entity for entity in entities}
+    for candidate in listed:
+        entity = by_span.get(candidate.span, Entity(candidate.span, "", 0.0, (), ()))
+        by_span[candidate.span] = msgspec.structs.replace(entity, listed_by=candidate.extracted_by)
+    return [by_span[span] for span in sorted(by_span)]

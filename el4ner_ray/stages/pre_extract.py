@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.voting import union
 from el4ner_ray.engines.base import Ensemble
-from el4ner_ray.schema import QUERY_SPANS, SENTENCES, Span
+from el4ner_ray.schema import QUERY_SPANS, SENTENCES, Candidate
 from el4ner_ray.stages.asking import Asker
 from el4ner_ray.stages.base import Batch, Stage
 
@@ -23,7 +23,7 @@ class PreExtract(Stage):
         """Load the prompts. `ensemble` is asked instead of the one behind Ray Serve."""
         self._asker = Asker(config, labels, None, ensemble)
 
-    async def run(self, batch: Batch) -> list[list[list[Span]]]:
+    async def run(self, batch: Batch) -> list[list[list[Candidate]]]:
         """The union of the models' spans, for each sentence of each row."""
         extracted = await self._asker.extract(batch)
-        return [[[found.span for found in union(by_model)] for by_model in row] for row in extracted]
+        return [[union(by_model) for by_model in row] for row in extracted]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.demonstrations import DemonstrationIndex
-from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, Span
+from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, Candidate, Span
 from el4ner_ray.stages.base import Batch, Stage
 from el4ner_ray.text_models import Embedder, Tagger
 
@@ -31,12 +31,13 @@ class Retrieve(Stage):
 
     async def run(self, batch: Batch) -> list[list[list[int]]]:
         """Pool indices for each sentence of each row, best first."""
-        query_spans: list[list[list[Span]]] = batch.read(QUERY_SPANS)
+        queries: list[list[list[Candidate]]] = batch.read(QUERY_SPANS)
         rows, texts, spans = [], [], []
         for row, number, sentence, text in batch.sentences():
             rows.append(row)
             texts.append(text)
-            spans.append([Span(s.start - sentence.start, s.end - sentence.start) for s in query_spans[row][number]])
+            found = [query.span for query in queries[row][number]]
+            spans.append([Span(span.start - sentence.start, span.end - sentence.start) for span in found])
         weights = self._tagger.weights(texts, spans)
         # One call embeds all spans of the batch: the model is several times faster on many short texts than on few.
         flat = self._embedder.embed(

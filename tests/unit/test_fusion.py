@@ -12,7 +12,8 @@ from el4ner_ray.core.evidence import Evidence, Neighbourhood, names, shape, weig
 from el4ner_ray.core.fusion import Fusion, Weights, best_penalty, choose, fit, operating_points, out_of_fold, resolve
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.reliability import reliability
-from el4ner_ray.schema import Entity, Span, Vote
+from el4ner_ray.schema import Candidate, Entity, Span, Vote
+from el4ner_ray.stages.classify import with_listed
 
 MODELS = ("a", "b")
 
@@ -169,6 +170,22 @@ def test_weigh_says_what_its_columns_are_named():
     assert by_label["votes"].tolist() == [[0.5, 0.5], [0.5, 0.0], [0.0, 0.0]]
     assert by_label["log-probability by b"][1] == pytest.approx([-math.log(2)] * 2)
     assert by_label["demonstrated"].tolist() == [[0.5, 0.0]] * 3
+
+
+def test_what_was_listed_joins_what_was_extracted():
+    extracted = entity(5, 9, {"a": (0.0, -9.0)}, ("a",))
+    joined = with_listed([extracted], [Candidate(Span(0, 4), ("b",)), Candidate(Span(5, 9), ("a", "b"))])
+    assert [(e.span, e.extracted_by, e.listed_by, len(e.votes)) for e in joined] == [
+        (Span(0, 4), (), ("b",), 0),
+        (Span(5, 9), ("a",), ("a", "b"), 1),
+    ]
+    near = np.zeros((2, 3), np.float32)
+    evidence = weigh("Anna Berg", joined, MODELS, near, Neighbourhood(0.0, np.zeros(2)))
+    column = {name: evidence.shared[:, i].tolist() for i, name in enumerate(names(MODELS)[0])}
+    assert column["listed by a"] == [0, 1]
+    assert column["listed by"] == [0.5, 1]
+    assert column["extracted at all"] == [0, 1]
+    assert column["listed by, if extracted"] == [0, 1]
 
 
 def test_weigh_of_nothing_has_the_same_columns():
