@@ -26,7 +26,7 @@ from rich.table import Table
 from el4ner_ray.calibration import operating_point
 from el4ner_ray.config import load
 from el4ner_ray.core.evaluation import Evaluation, evaluate
-from el4ner_ray.core.reliability import reliability
+from el4ner_ray.core.reliability import Reliability, reliability
 from el4ner_ray.core.voting import majority
 from el4ner_ray.labelled import LabelledText, read_labelled
 from el4ner_ray.schema import TYPED, VERIFIED, Entity
@@ -65,18 +65,22 @@ async def _run(pool: list[LabelledText], gold: list[LabelledText], out: Path, na
         fusion = await laboratory.fusion(index)
         fused = await laboratory.fuse(index, fusion)(typed_table)
         rows["calibrated"] = _measured(fused, gold)
-        error = _calibration_error(fused, gold)
+        found = _reliability(fused, gold)
     finally:
         ensemble.close()
     _print(rows)
     point = operating_point(fusion, config.calibration)
-    print(f"calibrated: threshold {point.threshold:.3f}, calibration error {error:.3f}; on the pool, held out: "
-          f"F1 {point.f1:.3f}, error {fusion.reliability(point.threshold).error:.3f}")  # fmt: skip
+    held_out = fusion.reliability(point.threshold)
+    print(
+        f"calibrated: threshold {point.threshold:.3f}, calibration error {found.error:.3f} (by chance "
+        f"{found.by_chance:.3f}); on the pool, held out: F1 {point.f1:.3f}, error {held_out.error:.3f} (by chance "
+        f"{held_out.by_chance:.3f})"
+    )
     content = {
         "pool_sentences": len(pool),
         "sentences": len(gold),
         "k": k,
-        "expected_calibration_error": error,
+        "reliability": msgspec.to_builtins(found),
         "rows": {row: evaluation.to_json() for row, evaluation in rows.items()},
         "fusion": msgspec.to_builtins(fusion.weights),
     }
@@ -129,13 +133,13 @@ def _evaluated(entities: list[list[Entity]], gold: list[LabelledText]) -> Evalua
     return evaluate({text.id: text.typed for text in gold}, predicted)
 
 
-def _calibration_error(table: pa.Table, gold: list[LabelledText]) -> float:
+def _reliability(table: pa.Table, gold: list[LabelledText]) -> Reliability:
     pairs = [
         (entity.score, (entity.span.start, entity.span.end, entity.label) in text.typed)
         for row, text in zip(VERIFIED.decode(table), gold, strict=True)
         for entity in row[0]
     ]
-    return reliability([score for score, _ in pairs], [right for _, right in pairs]).error
+    return reliability([score for score, _ in pairs], [right for _, right in pairs])
 
 
 def _print(rows: dict[str, Evaluation]) -> None:

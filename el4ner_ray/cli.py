@@ -146,7 +146,11 @@ def evaluate(
     for name, evaluation in evaluations.items():
         out.print(evaluation_table(evaluation, title=name))
         if evaluation.reliability:
-            out.print(f"expected calibration error of the score: {evaluation.reliability.error:.3f}")
+            found = evaluation.reliability
+            out.print(
+                f"expected calibration error of the score: {found.error:.3f} "
+                f"(a perfect one would show {found.by_chance:.3f} on so many entities, by chance)"
+            )
         if evaluation.missing_documents:
             missing = len(evaluation.missing_documents)
             out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -19,20 +20,26 @@ class Bin(msgspec.Struct, frozen=True):
 
 
 class Reliability(msgspec.Struct, frozen=True):
-    """A reliability diagram and its expected calibration error (Naeini et al. 2015): `error` in [0, 1]."""
+    """A reliability diagram and its expected calibration error (Naeini et al. 2015): `error` in [0, 1].
+
+    Chance alone makes an error, the larger the fewer entities there are: `by_chance` is what scores that mean just what
+    they say would show on average (the normal approximation of each bin's binomial).
+    """
 
     bins: tuple[Bin, ...]
     error: float
+    by_chance: float
 
 
 def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> Reliability:
     """Compare scores in [0, 1] with the truth in bins of equal width; empty bins are left out."""
     values, truth = np.asarray(scores, float), np.asarray(right, float)
     number = np.minimum((values * bins).astype(int), bins - 1)
-    found = []
+    found, by_chance = [], 0.0
     for i in range(bins):
         inside = number == i
         if inside.any():
+            by_chance += math.sqrt(2 / math.pi * float((values[inside] * (1 - values[inside])).sum())) / len(values)
             found.append(
                 Bin(
                     i / bins,
@@ -43,4 +50,4 @@ def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) 
                 )
             )
     error = sum(abs(b.score - b.right) * b.count for b in found) / max(len(values), 1)
-    return Reliability(tuple(found), error)
+    return Reliability(tuple(found), error, by_chance)

@@ -126,6 +126,14 @@ def test_reliability_is_the_weighted_gap():
     assert reliability([], []).error == 0.0
 
 
+@pytest.mark.parametrize("n", [60, 600])
+def test_chance_alone_makes_an_error(n):
+    random = np.random.default_rng(1)
+    scores = random.uniform(0.2, 1, n)
+    errors = [reliability(scores, random.random(n) < scores).error for _ in range(300)]
+    assert reliability(scores, scores > 0.5).by_chance == pytest.approx(np.mean(errors), rel=0.1)
+
+
 def test_a_fusion_knows_its_own_reliability():
     weights = Weights((0.0,), (0.0,), (0.0,), (0.0,), (0.0,))
     fusion = Fusion(weights, False, 1.0, 5, 5, 5, tuple(SCORES), tuple(map(bool, RIGHT)))
