@@ -48,7 +48,12 @@ def calibrated(config: JobConfig, pool: Pool, basis: str, say: Callable[[str], N
         say(f"calibration: annotating {len(numbers)} pool sentences with demonstrations from the rest")
         annotated = pipeline.annotate_pool(texts, numbers, config, pool.labels, pool.index)
         fusion = ray.get(_learn.remote(config, pool, annotated))
-        write_fusion(pool.index, basis, fusion)
+        try:
+            write_fusion(pool.index, basis, fusion)
+        except OSError as error:
+            say(
+                f"warning: what was learnt cannot be kept in {pool.index} ({error.strerror}); the next run learns again"
+            )
     point = operating_point(fusion, config.calibration)
     say(
         f"calibration: on held-out pool sentences, precision {point.precision:.2f}, recall {point.recall:.2f}, "
