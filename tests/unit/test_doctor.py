@@ -120,9 +120,9 @@ def test_assets_that_are_not_ready_are_one_command_and_need_room_and_converters(
 @pytest.mark.parametrize(
     ("total", "free", "what"),
     [
-        (16, 15, "16 GB of memory, needed are 18 GB"),
-        (24, 9, "9 GB of memory are free, needed are 15.1 GB"),
-        (18, 15.2, ""),
+        (16, 15, "16 GB of memory, needed are 20 GB"),
+        (24, 9, "9 GB of memory are free, needed are 17.3 GB"),
+        (20, 17.4, ""),
     ],
 )
 def test_three_engines_on_cpu_need_the_memory_that_the_readme_says(
