@@ -16,6 +16,8 @@ from ray.data import DataContext
 
 from el4ner_ray import orphans
 
+logger = logging.getLogger(__name__)
+
 # Blocks are small and few are in flight; Ray's default of 30 % of memory would starve engines on the same machine.
 _OBJECT_STORE_BYTES = 1 << 30
 
@@ -34,7 +36,9 @@ def session() -> Iterator[None]:
     if not local:
         ray.init(log_to_driver=True, logging_level=logging.WARNING)
     else:
-        orphans.end(lambda driver: not driver.is_running())
+        ended = orphans.end(lambda driver: not driver.is_running())
+        if ended:
+            logger.warning("ended %d processes that a killed run had left behind", ended)
         os.environ[orphans.MARK] = orphans.this_driver().mark
         ray.init(
             address="local",
@@ -53,6 +57,7 @@ def session() -> Iterator[None]:
         ray.shutdown()
         if local:
             del os.environ[orphans.MARK]
+            # Ray's agents, which would follow in some seconds; and of an interrupted run, engines.
             orphans.end(lambda driver: driver == orphans.this_driver())
 
 

@@ -210,8 +210,10 @@ def _engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator
         try:
             serving.start(config, Prompts(config.prompts, labels).prefix, say)
             yield time.perf_counter() - began
-        finally:
-            serving.stop(config)
+        except BaseException:
+            serving.stop(config, wait=False)
+            raise
+        serving.stop(config, wait=True)
 
 
 def _index_of(output: str) -> str:

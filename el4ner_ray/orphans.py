@@ -56,7 +56,7 @@ def end(of: Callable[[Driver], bool]) -> int:
     """End this user's processes that were started by such drivers; returns how many there were."""
     found = [process for process, driver in _marked() if process.pid != os.getpid() and of(driver)]
     for process in found:
-        logger.warning("ending process %d, which a run left behind", process.pid)
+        logger.info("ending process %d", process.pid)
         with suppress(psutil.NoSuchProcess):
             process.terminate()
     _, alive = psutil.wait_procs(found, timeout=_SECONDS_TO_GO)

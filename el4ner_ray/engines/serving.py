@@ -203,7 +203,10 @@ def _reason(models: list[ModelConfig], error: RuntimeError) -> str:
     return f"engines do not start: {error}"
 
 
-def stop(config: JobConfig) -> None:
-    """Shut the engines of this job down; other applications of the cluster stay."""
+def stop(config: JobConfig, *, wait: bool) -> None:
+    """Shut the engines of this job down; other applications of the cluster stay.
+
+    Without `wait` Serve goes on with it by itself: engines that are still loading would take it a minute.
+    """
     for name in {application_name(model) for model in config.model_names} & serve.status().applications.keys():
-        serve.delete(name)
+        serve.delete(name, _blocking=wait)
