@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from el4ner_ray.config import JobConfig, ModelConfig
+from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
 from el4ner_ray.errors import FatalError, RetryableError
@@ -135,6 +136,7 @@ def cpu_environment(cores: list[int]) -> dict[str, str]:
         # Splitting attention over the length makes its rounding depend on what else is in the batch: 1 of 140 answers
         # changed with the batch size, against 0 without (SmolLM2-135M, batches of 140 and 14).
         "VLLM_CPU_ATTN_SPLIT_KV": "0",
+        batch_invariance.SWITCH: "1",
         # Threads that wait must not spin: other engines and the stages share these cores.
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
