@@ -3,21 +3,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint format docs clean
+.PHONY: help setup tools assets demo test lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## a virtual environment with the tested versions, in .venv
 
-.venv/installed: requirements/cpu.txt requirements/dev.txt requirements/docs.txt pyproject.toml
+.venv/installed: requirements/cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'setup: Python 3.11 or later is needed: make setup PYTHON=python3.11'; exit 1; }
 	@test -x $(BIN)/python || { echo 'setup: making the virtual environment .venv'; $(PYTHON) -m venv .venv; }
 	@echo 'setup: installing the versions in requirements/ (some minutes and 3 GB the first time)'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
-	  -r requirements/cpu.txt -r requirements/dev.txt -r requirements/docs.txt
+	  -r requirements/cpu.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+tools: .venv/tools ## what tests, linters and the documentation need beside that
+
+.venv/tools: requirements/dev.txt requirements/docs.txt .venv/installed
+	@echo 'tools: installing the versions in requirements/dev.txt and requirements/docs.txt'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
+	  -r requirements/dev.txt -r requirements/docs.txt
 	@touch $@
 
 assets: setup ## the small models that are bundled, ready in the user's cache or $EL4NER_CACHE
@@ -27,19 +35,19 @@ demo: setup assets ## annotate the example documents with the three small models
 	$(BIN)/el4ner annotate examples/corpus.jsonl --pool examples/pool.jsonl --output out/demo --profile tiny-cpu
 	$(BIN)/el4ner evaluate out/demo --gold examples/gold.jsonl
 
-test: setup assets ## all tests
+test: tools assets ## all tests
 	$(BIN)/pytest
 
-lint: setup ## style, layout and types
+lint: tools ## style, layout and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: setup ## lay the code out and mend what ruff can mend
+format: tools ## lay the code out and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-docs: setup ## the documentation as a site, in out/site
+docs: tools ## the documentation as a site, in out/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 	@echo 'docs: open out/site/index.html; its search needs a server: $(BIN)/python -m http.server -d out/site'
 

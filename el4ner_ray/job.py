@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from ray.data import DataContext
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from el4ner_ray import cluster, pipeline
@@ -28,10 +30,15 @@ from el4ner_ray.output import open_output, read_run, write_run
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
 from el4ner_ray.source import CorpusSource
+from el4ner_ray.watch import watched
 
 logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+
+# A request may take its whole deadline and be asked again, of an engine that is loaded anew. A run in which nothing
+# moves for so much longer is stuck, and ends instead of waiting for ever.
+NO_PROGRESS_SECONDS = 600.0
 
 _REPORTED_PACKAGES = (
     "el4ner-ray",
@@ -103,7 +110,7 @@ def annotate(
             corpus.extra_schema,
             config.limits.documents_per_file,
         )
-        with _told_in_a_line():
+        with _told_in_a_line(), watched(place, corpus.documents, say):
             pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, fusion, sink)
         wall = time.perf_counter() - began
     accounts = take_stock(place)
@@ -193,10 +200,14 @@ def _told_in_a_line() -> Iterator[None]:
     """Raise what ends Ray's run as a FatalError of one line; the traceback goes to the log at level INFO."""
     try:
         yield
-    except RayError as error:
+    except (RayError, ExecutionTimeoutError) as error:
         logger.info("the run ended", exc_info=True)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         cause = lines[-1] if lines else type(error).__name__
+        if isinstance(error, ExecutionTimeoutError):
+            # Ray's list of the operators that are not done, between two paragraphs about its own settings.
+            stages = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+            cause = f"nothing moved for {NO_PROGRESS_SECONDS:g} s longer than a request may take; {'; '.join(stages)}"
         raise FatalError(
             f"the run ended: {cause}; what was committed stays, and the same command goes on from there"
         ) from error
@@ -207,6 +218,7 @@ def _engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator
     """A Ray session with the ensemble running; yields the seconds that the start took."""
     began = time.perf_counter()
     with cluster.session():
+        DataContext.get_current().execution_no_progress_timeout_s = config.limits.request_seconds + NO_PROGRESS_SECONDS
         try:
             serving.start(config, Prompts(config.prompts, labels).prefix, say)
             yield time.perf_counter() - began

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import fsspec
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from rich.table import Table
 
 from el4ner_ray.core.evaluation import Evaluation, Score, evaluate
@@ -65,6 +66,14 @@ def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
     if absent:
         raise UsageError(f"{directory}: no annotations: {', '.join(sorted(absent))} missing; give DIR of a run")
     return _documents(ds.dataset(files, schema=ANNOTATION_SCHEMA, filesystem=filesystem), directory)
+
+
+def first_parts(file: IO[bytes]) -> Iterator[AnnotatedDocument]:
+    """The documents that begin in one annotation file, as far as their first part goes."""
+    for batch in pq.ParquetFile(file).iter_batches(batch_size=64, columns=ANNOTATION_SCHEMA.names):
+        for row in batch.to_pylist():
+            if row[PART] == 0:
+                yield _document([row], "")
 
 
 def _documents(dataset: Any, directory: str) -> Iterator[AnnotatedDocument]:
