@@ -29,7 +29,7 @@ from el4ner_ray.core.evaluation import Evaluation, evaluate
 from el4ner_ray.core.reliability import Reliability, reliability
 from el4ner_ray.core.voting import majority
 from el4ner_ray.labelled import LabelledText, read_labelled
-from el4ner_ray.schema import TYPED, VERIFIED, Entity
+from el4ner_ray.schema import DECIDED, TYPED, Entity
 from el4ner_ray.stages.verify import Verify
 
 Variant = Callable[[list[Entity]], list[Entity]]
@@ -125,7 +125,11 @@ def _with_entities(table: pa.Table, entities: list[list[Entity]]) -> pa.Table:
 
 
 def _measured(table: pa.Table, gold: list[LabelledText]) -> Evaluation:
-    return _evaluated([row[0] for row in VERIFIED.decode(table)], gold)
+    return _evaluated(_kept(table), gold)
+
+
+def _kept(table: pa.Table) -> list[list[Entity]]:
+    return [[entity for entity in row[0] if entity.kept] for row in DECIDED.decode(table)]
 
 
 def _evaluated(entities: list[list[Entity]], gold: list[LabelledText]) -> Evaluation:
@@ -136,8 +140,8 @@ def _evaluated(entities: list[list[Entity]], gold: list[LabelledText]) -> Evalua
 def _reliability(table: pa.Table, gold: list[LabelledText]) -> Reliability:
     pairs = [
         (entity.score, (entity.span.start, entity.span.end, entity.label) in text.typed)
-        for row, text in zip(VERIFIED.decode(table), gold, strict=True)
-        for entity in row[0]
+        for entities, text in zip(_kept(table), gold, strict=True)
+        for entity in entities
     ]
     return reliability([score for score, _ in pairs], [right for _, right in pairs])
 

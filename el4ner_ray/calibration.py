@@ -26,7 +26,7 @@ from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.pool import Pool
 from el4ner_ray.schema import Annotated, Entity
-from el4ner_ray.stages.fuse import Weigher, score, select
+from el4ner_ray.stages.fuse import Weigher, decide, score
 
 _FILE = "calibration.json"
 
@@ -112,7 +112,8 @@ def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: S
         (entity.score, (entity.span.start, entity.span.end, entity.label) in pool[sentence.number].typed)
         for sentence, of_sentence in zip(sentences, held_out, strict=True)
         # A span's conflicts are with more probable ones: what remains above a threshold does not depend on the rest.
-        for entity in select(score(sentence.candidates, of_sentence, names), 0.0, nested)
+        for entity in decide(score(sentence.candidates, of_sentence, names), 0.0, nested)
+        if entity.kept
     ]
     return Fusion(
         weights=fit(evidence, truth, penalty),

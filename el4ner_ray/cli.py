@@ -136,26 +136,26 @@ def evaluate(
     gold: Annotated[str, typer.Option(help="The same documents with their entities.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")] = None,
 ) -> None:
-    """Precision, recall and F1 of exact spans and types against gold.
+    """Precision, recall and F1 of exact spans and types against gold: by type, and of each model and step.
 
     Example: `el4ner evaluate out/demo --gold examples/gold.jsonl`
     """
-    from el4ner_ray.results import evaluate_run, evaluation_table
+    from el4ner_ray.measure import ENSEMBLE, evaluate_run, evaluation_tables
 
     evaluations = evaluate_run(directory, gold)
-    for name, evaluation in evaluations.items():
-        out.print(evaluation_table(evaluation, title=name))
-        if evaluation.reliability:
-            found = evaluation.reliability
-            out.print(
-                f"expected calibration error of the score: {found.error:.3f} "
-                f"(a perfect one would show {found.by_chance:.3f} on so many entities, by chance)"
-            )
-        if evaluation.missing_documents:
-            missing = len(evaluation.missing_documents)
-            out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")
-        if evaluation.ignored_documents:
-            out.print(f"{evaluation.ignored_documents} annotated documents are not in the gold and do not count")
+    for table in evaluation_tables(evaluations):
+        out.print(table)
+    ensemble = evaluations[ENSEMBLE]
+    if found := ensemble.reliability:
+        out.print(
+            f"expected calibration error of the score: {found.error:.3f} "
+            f"(a perfect one would show {found.by_chance:.3f} on so many entities, by chance)"
+        )
+    if ensemble.missing_documents:
+        missing = len(ensemble.missing_documents)
+        out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")
+    if ensemble.ignored_documents:
+        out.print(f"{ensemble.ignored_documents} annotated documents are not in the gold and do not count")
     if json_file is not None:
         content: dict[str, Any] = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
         json_file.parent.mkdir(parents=True, exist_ok=True)

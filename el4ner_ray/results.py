@@ -1,9 +1,9 @@
-"""What a run wrote: its annotations, one record a document, and how they compare with gold."""
+"""What a run wrote: its annotations, one record a document."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any, Literal
 
 import fsspec
@@ -12,12 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from rich.table import Table
 
-from el4ner_ray.core.evaluation import Evaluation, Score, evaluate
-from el4ner_ray.core.reliability import reliability
 from el4ner_ray.errors import UsageError
-from el4ner_ray.labelled import read_labelled
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
 Status = Literal["ok", "partial", "failed"]
@@ -37,13 +33,17 @@ class AnnotatedEntity(msgspec.Struct, frozen=True):
 
 
 class AnnotatedDocument(msgspec.Struct, frozen=True):
-    """A document of the run, its parts put together. `error` is None, or what went wrong."""
+    """A document of the run, its parts put together. `error` is None, or what went wrong.
+
+    `dropped` are the candidates that some model found and the ensemble did not keep.
+    """
 
     doc_id: str
     text: str
     status: Status
     entities: tuple[AnnotatedEntity, ...]
     error: str | None
+    dropped: tuple[AnnotatedEntity, ...] = ()
 
 
 def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
@@ -110,57 +110,10 @@ def _document(rows: list[dict[str, Any]], directory: str) -> AnnotatedDocument:
         status=statuses.pop() if len(statuses) == 1 else "partial",
         entities=tuple(_entity(entity) for row in rows for entity in row["entities"] or ()),
         error="; ".join(errors) or None,
+        dropped=tuple(_entity(entity) for row in rows for entity in row["dropped"] or ()),
     )
 
 
 def _entity(fields: dict[str, Any]) -> AnnotatedEntity:
     votes = tuple((vote["model"], vote["type"]) for vote in fields["votes"] or ())
     return AnnotatedEntity(**fields | {"votes": votes, "extracted_by": tuple(fields["extracted_by"] or ())})
-
-
-def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
-    """The run measured against gold, under 'ensemble'.
-
-    Its output holds only what was verified, so that no earlier stage can be measured from it. Documents are
-    matched by id. Failed ones, and those that the run lacks, count as without entities. Raises UsageError where no id
-    of the gold is in the run, or a text differs, since its offsets would then mean something else.
-    """
-    gold = {text.id: text for text in read_labelled(gold_source, "gold")}
-    predicted: dict[str, set[tuple[int, int, str]]] = {}
-    scores: list[float] = []
-    right: list[bool] = []
-    for document in read_annotations(directory):
-        wanted = gold.get(document.doc_id)
-        if wanted and document.status != "failed" and document.text != wanted.text:
-            mend = "evaluate against the gold of the very texts that were annotated"
-            raise UsageError(f"--gold {gold_source}, id {wanted.id!r}: text: differs from that in {directory}; {mend}")
-        predicted[document.doc_id] = {(entity.start, entity.end, entity.type) for entity in document.entities}
-        if wanted:
-            scores += [entity.score for entity in document.entities]
-            right += [(entity.start, entity.end, entity.type) in wanted.typed for entity in document.entities]
-    if not gold.keys() & predicted.keys():
-        ids = f"{next(iter(gold))!r} in the gold, {next(iter(predicted), '')!r} in the run"
-        raise UsageError(f"--gold {gold_source}: id: none of its ids is in {directory} ({ids}); give both the same ids")
-    evaluation = evaluate({id_: text.typed for id_, text in gold.items()}, predicted)
-    return {"ensemble": msgspec.structs.replace(evaluation, reliability=reliability(scores, right))}
-
-
-def evaluation_table(evaluation: Evaluation, title: str | None = None) -> Table:
-    """P, R, F1 and support: all types, spans alone, then each type. The interval is that of the first row's F1."""
-    interval = evaluation.micro_f1_interval
-    table = Table(title=title)
-    table.add_column("entities")
-    for name in ("P", "R", "F1", f"{interval.confidence:.0%} interval" if interval else "interval", "support"):
-        table.add_column(name, justify="right")
-    between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
-    _add_rows(table, [("all types", evaluation.micro)], between)
-    _add_rows(table, [("span only", evaluation.spans)])
-    table.add_section()
-    _add_rows(table, evaluation.types.items())
-    return table
-
-
-def _add_rows(table: Table, scores: Iterable[tuple[str, Score]], interval: str = "") -> None:
-    for name, score in scores:
-        rates = (f"{rate:.3f}" for rate in (score.precision, score.recall, score.f1))
-        table.add_row(name, *rates, interval, str(score.support))

@@ -47,7 +47,7 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     """A typed candidate: the vote's outcome and the evidence for it. `score` lies in [0, 1].
 
     `extracted_by` are the models that extracted it with demonstrations, `listed_by` those that did without (only the
-    calibrated method looks at that).
+    calibrated method looks at that). The last stage decides which are `kept`.
     """
 
     span: Span
@@ -57,6 +57,7 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     extracted_by: tuple[str, ...]
     verified: bool = False
     listed_by: tuple[str, ...] = ()
+    kept: bool = True
 
 
 class Annotated(msgspec.Struct, frozen=True):
@@ -133,7 +134,7 @@ QUERY_SPANS: Column[list[list[Candidate]]] = Column("query_spans", list[list[Can
 DEMONSTRATIONS: Column[list[list[int]]] = Column("demonstrations", list[list[int]])
 CANDIDATES: Column[list[list[Candidate]]] = Column("candidates", list[list[Candidate]])
 TYPED: Column[list[list[Entity]]] = Column("typed", list[list[Entity]])
-VERIFIED: Column[list[list[Entity]]] = Column("verified", list[list[Entity]])
+DECIDED: Column[list[list[Entity]]] = Column("decided", list[list[Entity]])
 
 DOC_ID, PART, TEXT_START, TEXT, ERROR = "doc_id", "part", "text_start", "text", "error"
 PADDING = "el4ner.padding"  # see source.py; dropped by the first stage
@@ -182,6 +183,7 @@ ANNOTATION_SCHEMA = pa.schema(
         (TEXT, pa.large_string()),
         ("status", pa.string()),
         ("entities", pa.list_(ENTITY_TYPE)),
+        ("dropped", pa.list_(ENTITY_TYPE)),
         (ERROR, pa.string()),
     ]
 )

@@ -16,7 +16,7 @@ from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
 from el4ner_ray import schema
-from el4ner_ray.schema import SENTENCES, VERIFIED, Entity, Failure, Span, Usage
+from el4ner_ray.schema import DECIDED, SENTENCES, Entity, Failure, Span, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
 _FOOTER = b"el4ner"
@@ -147,10 +147,12 @@ class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type s
     def _annotations(self, table: pa.Table, failures: list[list[Failure]], summary: FileSummary) -> pa.Table:
         texts = table.column(schema.TEXT).to_pylist()
         starts = table.column(schema.TEXT_START).to_pylist()
-        entities = [
-            [_entity_row(entity, text, start) for sentence in row for entity in sentence]
-            for row, text, start in zip(VERIFIED.decode(table), texts, starts, strict=True)
-        ]
+        entities: list[list[dict[str, Any]]] = []
+        dropped: list[list[dict[str, Any]]] = []
+        for row, text, start in zip(DECIDED.decode(table), texts, starts, strict=True):
+            candidates = [candidate for sentence in row for candidate in sentence]
+            entities.append([_entity_row(c, text, start) for c in candidates if c.kept])
+            dropped.append([_entity_row(c, text, start) for c in candidates if not c.kept])
         asked = [self._requests(table, row) for row in range(table.num_rows)] if any(failures) else None
         summary.sentences += sum(map(len, SENTENCES.decode(table)))
         summary.entities += sum(map(len, entities))
@@ -160,6 +162,7 @@ class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type s
         columns = {
             "status": pa.array([_status(found, asked[i] if asked else 0) for i, found in enumerate(failures)]),
             "entities": pa.array(entities, pa.list_(schema.ENTITY_TYPE)),
+            "dropped": pa.array(dropped, pa.list_(schema.ENTITY_TYPE)),
             schema.ERROR: pa.array([_worst(found) for found in failures], pa.string()),
         }
         arrays = [columns.get(field.name) for field in schema.ANNOTATION_SCHEMA]

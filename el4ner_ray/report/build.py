@@ -9,6 +9,7 @@ from pathlib import Path
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import read_labelled
+from el4ner_ray.measure import ENSEMBLE, evaluate_run
 from el4ner_ray.report.comparison import Comparison
 from el4ner_ray.report.page_data import PageData, page_data
 from el4ner_ray.report.render import Report, render
@@ -16,7 +17,7 @@ from el4ner_ray.report.run_file import Run, read_run
 from el4ner_ray.report.sample import Sample, natural
 from el4ner_ray.report.shown import show
 from el4ner_ray.report.statistics import Statistics, count_failures
-from el4ner_ray.results import AnnotatedDocument, evaluate_run, read_annotations
+from el4ner_ray.results import AnnotatedDocument, read_annotations
 from el4ner_ray.sink import ANNOTATIONS, Place
 
 
@@ -29,7 +30,7 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
     """
     place = Place(directory)
     run = read_run(place)
-    evaluation = evaluate_run(directory, gold_source)["ensemble"] if gold_source else None
+    evaluation = evaluate_run(directory, gold_source)[ENSEMBLE] if gold_source else None
     comparison = Comparison(read_labelled(gold_source, "gold")) if gold_source else None
     statistics, chosen = Statistics(), Sample(sample)
     for document in _documents(directory, place, run):

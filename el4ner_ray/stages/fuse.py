@@ -12,7 +12,7 @@ from el4ner_ray.config import JobConfig
 from el4ner_ray.core.evidence import Array, Evidence, Neighbourhood, weigh
 from el4ner_ray.core.fusion import Fusion, resolve
 from el4ner_ray.demonstrations import DemonstrationIndex, read_metadata
-from el4ner_ray.schema import DEMONSTRATIONS, SENTENCES, TYPED, VERIFIED, Entity, Span
+from el4ner_ray.schema import DECIDED, DEMONSTRATIONS, SENTENCES, TYPED, Entity, Span
 from el4ner_ray.stages.base import Batch, Stage
 from el4ner_ray.text_models import Embedder
 
@@ -51,7 +51,7 @@ class Fuse(Stage):
 
     name = "fuse"
     reads = (SENTENCES, DEMONSTRATIONS, TYPED)
-    writes = VERIFIED
+    writes = DECIDED
 
     def __init__(
         self, config: JobConfig, labels: Mapping[str, str], index: str, fusion: Fusion, threshold: float
@@ -62,22 +62,22 @@ class Fuse(Stage):
         self._weigher = Weigher(config, labels, index)
 
     async def run(self, batch: Batch) -> list[list[list[Entity]]]:
-        """The entities that remain, for each sentence of each row."""
+        """The candidates of each sentence of each row with their probabilities; which of them are kept."""
         typed: list[list[list[Entity]]] = batch.read(TYPED)
         demonstrations: list[list[list[int]]] = batch.read(DEMONSTRATIONS)
-        kept: list[list[list[Entity]]] = [[] for _ in typed]
+        decided: list[list[list[Entity]]] = [[] for _ in typed]
         for row, number, span, text in batch.sentences():
             candidates = moved(typed[row][number], -span.start)
             scored = self._scored(text, candidates, demonstrations[row][number])
-            kept[row].append(moved(scored, span.start))
-        return kept
+            decided[row].append(moved(scored, span.start))
+        return decided
 
     def _scored(self, text: str, candidates: list[Entity], demonstrations: list[int]) -> list[Entity]:
         if not candidates:
             return []
         evidence = self._weigher.weigh(text, candidates, demonstrations, without=None)
         scored = score(candidates, self._fusion.weights.probabilities(evidence), self._labels)
-        return select(scored, self._threshold, self._fusion.nested)
+        return decide(scored, self._threshold, self._fusion.nested)
 
 
 def score(candidates: list[Entity], probabilities: Array, labels: tuple[str, ...]) -> list[Entity]:
@@ -89,10 +89,12 @@ def score(candidates: list[Entity], probabilities: Array, labels: tuple[str, ...
     ]
 
 
-def select(scored: list[Entity], threshold: float, nested: bool) -> list[Entity]:
-    """What passes the threshold, without the conflicts."""
-    above = [entity for entity in scored if entity.score >= threshold]
-    return [above[i] for i in resolve([e.span for e in above], [e.score for e in above], nested)]
+def decide(scored: list[Entity], threshold: float, nested: bool) -> list[Entity]:
+    """The candidates; kept is what passes the threshold, without the conflicts."""
+    above = [number for number, entity in enumerate(scored) if entity.score >= threshold]
+    chosen = resolve([scored[i].span for i in above], [scored[i].score for i in above], nested)
+    kept = {above[i] for i in chosen}
+    return [msgspec.structs.replace(entity, kept=number in kept) for number, entity in enumerate(scored)]
 
 
 def moved(entities: list[Entity], by: int) -> list[Entity]:

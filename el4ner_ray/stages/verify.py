@@ -10,7 +10,7 @@ from el4ner_ray.config import JobConfig
 from el4ner_ray.core.parsing import parse_choice
 from el4ner_ray.core.prompting import FALSE, TRUE, one_line
 from el4ner_ray.engines.base import Ensemble
-from el4ner_ray.schema import DEMONSTRATIONS, SENTENCES, TYPED, VERIFIED, Entity
+from el4ner_ray.schema import DECIDED, DEMONSTRATIONS, SENTENCES, TYPED, Entity
 from el4ner_ray.stages.asking import Asker, Question
 from el4ner_ray.stages.base import Batch, Stage
 
@@ -20,7 +20,7 @@ class Verify(Stage):
 
     name = "verify"
     reads = (SENTENCES, DEMONSTRATIONS, TYPED)
-    writes = VERIFIED
+    writes = DECIDED
 
     def __init__(
         self, config: JobConfig, labels: Mapping[str, str], index: str, ensemble: Ensemble | None = None
@@ -30,7 +30,7 @@ class Verify(Stage):
         self._verifier = config.verifier
 
     async def run(self, batch: Batch) -> list[list[list[Entity]]]:
-        """The entities that remain, for each sentence of each row."""
+        """The typed candidates of each sentence of each row; what the verifier calls false is not kept."""
         typed: list[list[list[Entity]]] = batch.read(TYPED)
         asked: list[tuple[Question, tuple[str, ...]]] = []
         entities: list[Entity] = []
@@ -40,13 +40,12 @@ class Verify(Stage):
                 asked.append((question, turns))
                 entities.append(entity)
         completions = await self._asker.choose(batch, self._verifier, asked, (TRUE, FALSE))
-        kept: list[list[list[Entity]]] = [[[] for _ in row] for row in typed]
+        decided: list[list[list[Entity]]] = [[[] for _ in row] for row in typed]
         for (question, _), entity, completion in zip(asked, entities, completions, strict=True):
             answer = None if completion.error else parse_choice(completion.text, (TRUE, FALSE))
-            if answer != FALSE:
-                verified = msgspec.structs.replace(entity, verified=answer == TRUE)
-                kept[question.row][question.number].append(verified)
-        return kept
+            verified = msgspec.structs.replace(entity, verified=answer == TRUE, kept=answer != FALSE)
+            decided[question.row][question.number].append(verified)
+        return decided
 
     def _turns(self, question: Question, entities: list[Entity]) -> list[tuple[str, ...]]:
         prompts, offset = self._asker.prompts, question.span.start

@@ -21,7 +21,8 @@ from seqeval.metrics.sequence_labeling import f1_score, get_entities, precision_
 
 from el4ner_ray.core.evaluation import Score, Typed, bootstrap_f1, evaluate
 from el4ner_ray.errors import UsageError
-from el4ner_ray.results import AnnotatedEntity, evaluate_run, evaluation_table, read_annotations
+from el4ner_ray.measure import evaluate_run, evaluation_table, evaluation_tables
+from el4ner_ray.results import AnnotatedEntity, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA
 
 # --- Hand-computed cases
@@ -269,7 +270,7 @@ def test_a_folder_without_annotations_is_named_at_once(tmp_path: Path) -> None:
         read_annotations(str(tmp_path))
     pq.write_table(pa.table({"doc_id": ["a"]}), tmp_path / "annotations" / "0.parquet")
     with pytest.raises(
-        UsageError, match="no annotations: entities, error, part, status, text, text_start missing; give"
+        UsageError, match="no annotations: dropped, entities, error, part, status, text, text_start missing; give"
     ):
         read_annotations(str(tmp_path))
     (tmp_path / "annotations" / "0.parquet").write_bytes(b"no parquet")
@@ -318,3 +319,39 @@ def test_gold_of_other_documents_is_refused(tmp_path: Path) -> None:
         evaluate_run(directory, write_gold(tmp_path, ("x", "Ann left", [(0, 3, "PER")])))
     with pytest.raises(UsageError, match=r"gold.jsonl, id '1': text: differs from that in"):
         evaluate_run(directory, write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")])))
+
+
+def test_each_model_and_step_is_measured(tmp_path: Path) -> None:
+    text = "Ann in Oslo met Bob"
+    kept = entity_row(0, 3, "Ann", "PER") | {
+        "extracted_by": ["a", "b"],
+        "votes": [{"model": "a", "type": "PER"}, {"model": "b", "type": "ORG"}],
+    }
+    # The third model was not asked for a type: the vote was decided.
+    true_but_dropped = entity_row(16, 19, "Bob", "PER") | {
+        "extracted_by": ["c"],
+        "votes": [{"model": "a", "type": "PER"}],
+    }
+    false_and_dropped = entity_row(4, 6, "in", "LOC") | {"extracted_by": ["b"], "votes": []}
+    rows = row("1", text, kept) | {"dropped": [true_but_dropped, false_and_dropped]}
+    directory = write_run(tmp_path, [rows, row("2", "none")])
+    gold = write_gold(tmp_path, ("1", text, [(0, 3, "PER"), (7, 11, "LOC"), (16, 19, "PER")]), ("2", "none", []))
+
+    found = evaluate_run(directory, gold)
+    assert list(found) == ["a", "b", "c", "union", "ensemble"]
+    assert {step: (e.micro.true_positives, e.micro.false_positives) for step, e in found.items()} == {
+        "a": (1, 0),
+        "b": (0, 2),
+        "c": (1, 0),
+        "union": (2, 1),
+        "ensemble": (1, 0),
+    }
+    assert found["b"].spans.true_positives == 1
+    assert all(e.documents == 2 and not e.missing_documents for e in found.values())
+    assert [step for step, e in found.items() if e.reliability] == ["ensemble"]
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    for table in evaluation_tables(found):
+        console.print(table)
+    lines = [line for line in console.export_text().splitlines() if "│ union" in line]
+    assert lines[0].replace("│", " ").split()[1:] == ["2", "1", "0.667", "0.667", "0.667", "0.667", "1.000"]

@@ -1,0 +1,118 @@
+"""A run against gold: the ensemble, each model in it, and what each step added or lost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+from rich.table import Table
+
+from el4ner_ray.core.evaluation import Evaluation, Score, Typed, evaluate
+from el4ner_ray.core.reliability import reliability
+from el4ner_ray.errors import UsageError
+from el4ner_ray.labelled import LabelledText, read_labelled
+from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity, read_annotations
+
+ENSEMBLE, UNION = "ensemble", "union"
+
+
+def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
+    """The run measured against gold: under the name of each model what that model found, `union`, and `ensemble`.
+
+    A model's entities are the spans that it found, with its own vote or, where it was not asked, the ensemble's type.
+    The union holds every candidate with the ensemble's type, before verification or threshold. The ensemble is the
+    output, and the only one with a `reliability`. Documents are matched by id. Failed ones, and those that the run
+    lacks, count as without entities. Raises UsageError where no id of the gold is in the run, or a text differs, since
+    its offsets would then mean something else.
+    """
+    gold = {text.id: text for text in read_labelled(gold_source, "gold")}
+    found: dict[str, dict[str, set[Typed]]] = defaultdict(dict)
+    scores: list[float] = []
+    right: list[bool] = []
+    for document in read_annotations(directory):
+        wanted = gold.get(document.doc_id)
+        if wanted:
+            _check_text(document, wanted, directory, gold_source)
+            scores += [entity.score for entity in document.entities]
+            right += [(entity.start, entity.end, entity.type) in wanted.typed for entity in document.entities]
+        for step, entities in _steps(document).items():
+            found[step][document.doc_id] = entities
+    annotated = found[ENSEMBLE]
+    if not gold.keys() & annotated.keys():
+        ids = f"{next(iter(gold))!r} in the gold, {next(iter(annotated), '')!r} in the run"
+        raise UsageError(f"--gold {gold_source}: id: none of its ids is in {directory} ({ids}); give both the same ids")
+    typed = {id_: text.typed for id_, text in gold.items()}
+    nothing: dict[str, set[Typed]] = {id_: set() for id_ in annotated}
+    evaluations = {step: evaluate(typed, nothing | by_document) for step, by_document in found.items()}
+    ensemble = msgspec.structs.replace(evaluations.pop(ENSEMBLE), reliability=reliability(scores, right))
+    return dict(sorted(evaluations.items(), key=lambda item: item[0] == UNION)) | {ENSEMBLE: ensemble}
+
+
+def _check_text(document: AnnotatedDocument, wanted: LabelledText, directory: str, gold_source: str) -> None:
+    if document.status != "failed" and document.text != wanted.text:
+        mend = "evaluate against the gold of the very texts that were annotated"
+        raise UsageError(f"--gold {gold_source}, id {wanted.id!r}: text: differs from that in {directory}; {mend}")
+
+
+def _steps(document: AnnotatedDocument) -> dict[str, set[Typed]]:
+    """What each model found, the union, and what was kept of a document."""
+    candidates = (*document.entities, *document.dropped)
+    found: dict[str, set[Typed]] = defaultdict(set)
+    for candidate in candidates:
+        votes = dict(candidate.votes)
+        for model in candidate.extracted_by:
+            found[model].add((candidate.start, candidate.end, votes.get(model) or candidate.type))
+    return found | {UNION: _typed(candidates), ENSEMBLE: _typed(document.entities)}
+
+
+def _typed(entities: Iterable[AnnotatedEntity]) -> set[Typed]:
+    return {(entity.start, entity.end, entity.type) for entity in entities}
+
+
+def evaluation_tables(evaluations: Mapping[str, Evaluation]) -> Iterator[Table]:
+    """The ensemble by type, then all steps side by side."""
+    yield evaluation_table(evaluations[ENSEMBLE], title=ENSEMBLE)
+    yield steps_table(evaluations)
+
+
+def evaluation_table(evaluation: Evaluation, title: str | None = None) -> Table:
+    """P, R, F1 and support: all types, spans alone, then each type. The interval is that of the first row's F1."""
+    interval = evaluation.micro_f1_interval
+    table = Table(title=title)
+    table.add_column("entities")
+    for name in ("P", "R", "F1", f"{interval.confidence:.0%} interval" if interval else "interval", "support"):
+        table.add_column(name, justify="right")
+    between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
+    _add_rows(table, [("all types", evaluation.micro)], between)
+    _add_rows(table, [("span only", evaluation.spans)])
+    table.add_section()
+    _add_rows(table, evaluation.types.items())
+    return table
+
+
+def steps_table(evaluations: Mapping[str, Evaluation]) -> Table:
+    """What each model found, what their union holds, and what verification or fusion left of it."""
+    table = Table(title="what each model found, their union, and what was kept")
+    table.add_column("entities")
+    for name in ("right", "wrong", "P", "R", "F1", "span R", "type accuracy"):
+        table.add_column(name, justify="right")
+    for step, evaluation in evaluations.items():
+        if step == UNION:
+            table.add_section()
+        micro, accuracy = evaluation.micro, evaluation.type_accuracy
+        rates = (micro.precision, micro.recall, micro.f1, evaluation.spans.recall)
+        table.add_row(
+            step,
+            str(micro.true_positives),
+            str(micro.false_positives),
+            *(f"{rate:.3f}" for rate in rates),
+            "" if accuracy is None else f"{accuracy:.3f}",
+        )
+    return table
+
+
+def _add_rows(table: Table, scores: Iterable[tuple[str, Score]], interval: str = "") -> None:
+    for name, score in scores:
+        rates = (f"{rate:.3f}" for rate in (score.precision, score.recall, score.f1))
+        table.add_row(name, *rates, interval, str(score.support))
