@@ -102,22 +102,25 @@ async def steps(bench: Bench) -> tuple[Rows, dict[str, Any]]:
     laboratory, models = bench.laboratory, bench.config.model_names
     index = await laboratory.index()
     table = await laboratory.run(laboratory.asking(index), bench.gold)
-    found = _of_sentences(table)
-    rows = {f"{model} alone": bench.evaluated([_alone(model, e) for e in found]) for model in models}
-    rows["union, vote"] = bench.evaluated([_voted(e) for e in found])
+    candidates = _of_sentences(table)
+    rows = {f"{model} alone": bench.evaluated([_alone(model, e) for e in candidates]) for model in models}
+    rows["union, vote"] = bench.evaluated([_voted(e) for e in candidates])
     rows["vote, verified (paper)"] = await bench.verified(table, index, bench.config.verifier)
     fusion = await laboratory.fusion(index)
     fused = await laboratory.fuse(index, fusion)(table)
     rows["calibrated"] = bench.evaluated(_kept(fused))
-    rows["all that is named"] = bench.evaluated(found)
-    point, measured = operating_point(fusion, bench.config.calibration), _reliability(_kept(fused), bench.gold)
+    rows["all that is named"] = bench.evaluated(candidates)
+    point = operating_point(fusion, bench.config.calibration)
+    kept, all_ = (_reliability(e, bench.gold) for e in (_kept(fused), [row[0] for row in DECIDED.decode(fused)]))
     held_out = fusion.reliability(point.threshold)
-    print(
-        f"calibrated: threshold {point.threshold:.3f}, calibration error {measured.error:.3f} (by chance "
-        f"{measured.by_chance:.3f}); on the pool, held out: F1 {point.f1:.3f}, error {held_out.error:.3f} (by chance "
-        f"{held_out.by_chance:.3f})"
-    )
-    return rows, {"reliability": msgspec.to_builtins(measured), "fusion": msgspec.to_builtins(fusion.weights)}
+    print(f"calibrated: threshold {point.threshold:.3f}; on the pool, held out: F1 {point.f1:.3f}")
+    for what, found in {"what is kept": kept, "all candidates": all_, "what is kept of the pool": held_out}.items():
+        print(f"calibration error over {what}: {found.error:.3f} (by chance {found.by_chance:.3f})")
+    return rows, {
+        "reliability": msgspec.to_builtins(kept),
+        "reliability_of_candidates": msgspec.to_builtins(all_),
+        "fusion": msgspec.to_builtins(fusion.weights),
+    }
 
 
 async def models(bench: Bench) -> tuple[Rows, dict[str, Any]]:
@@ -216,10 +219,10 @@ def _kept(table: pa.Table) -> list[list[Entity]]:
     return [[entity for entity in row[0] if entity.kept] for row in DECIDED.decode(table)]
 
 
-def _reliability(kept: Sequence[Sequence[Entity]], gold: Sequence[LabelledText]) -> Reliability:
+def _reliability(scored: Sequence[Sequence[Entity]], gold: Sequence[LabelledText]) -> Reliability:
     pairs = [
         (entity.score, (entity.span.start, entity.span.end, entity.label) in text.typed)
-        for entities, text in zip(kept, gold, strict=True)
+        for entities, text in zip(scored, gold, strict=True)
         for entity in entities
     ]
     return reliability([score for score, _ in pairs], [right for _, right in pairs])
