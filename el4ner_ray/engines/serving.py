@@ -131,8 +131,8 @@ def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, list[i
 def cpu_environment(cores: list[int]) -> dict[str, str]:
     """Environment of an engine of vLLM's CPU build that computes on these cores."""
     return {
-        # With "0" the model computes in the scheduler's process: one process less an engine, which would import vLLM for
-        # 10 s and hold 750 MB. vLLM's own binding of threads needs that process, so OpenMP binds them.
+        # With "0" the model computes in the scheduler's process: one process less an engine, which would import vLLM
+        # for 10 s and hold 750 MB. vLLM's own binding of threads needs that process, so OpenMP binds them.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(len(cores)),
