@@ -1,30 +1,34 @@
-"""What each part of the method is worth: every model alone, the union, the vote, verification, the calibrated method.
+"""What each part of the method is worth, and each choice in it.
 
-    ablation.py POOL GOLD --out DIR [--pool-sentences N] [--sentences N] [--k 3]
+    ablation.py POOL GOLD --out DIR [--name NAME] [--study steps --study models …]
 
-Each line of POOL and GOLD is one sentence. Answers are kept in DIR, so that a run that is repeated with other settings
-asks only what is new; the table goes to DIR/NAME.json, too. A model alone has the spans that it extracted and the types
-that it voted for, with the same prompts and demonstrations as the ensemble.
+Studies: `steps` (every model alone, union, vote, verification, the calibrated method), `models` (ensembles of two),
+`verifiers` (each model as verifier), `retrieval` (how demonstrations are chosen), `k` (how many). Each line of POOL and
+GOLD is one sentence. Answers are kept in DIR, so that a study pays only for the questions that none asked before; the
+tables go to DIR/NAME.json, and `plots.py` draws them. A model alone has the spans that it extracted and the types that
+it voted for, with the same prompts and demonstrations as the ensemble.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
 import typer
 from answers import CachedEnsemble
+from demonstration_choices import CHOICES
 from laboratory import Laboratory, typed
 from rich.console import Console
 from rich.table import Table
 
 from el4ner_ray.calibration import operating_point
-from el4ner_ray.config import load
+from el4ner_ray.config import JobConfig, load
 from el4ner_ray.core.evaluation import Evaluation, evaluate
 from el4ner_ray.core.reliability import Reliability, reliability
 from el4ner_ray.core.voting import majority
@@ -32,7 +36,8 @@ from el4ner_ray.labelled import LabelledText, read_labelled
 from el4ner_ray.schema import DECIDED, TYPED, Entity
 from el4ner_ray.stages.verify import Verify
 
-Variant = Callable[[list[Entity]], list[Entity]]
+Rows = dict[str, Evaluation]
+KS = (0, 1, 3, 5, 10)
 
 
 def main(
@@ -40,73 +45,159 @@ def main(
     gold: str,
     out: Annotated[Path, typer.Option()],
     name: Annotated[str, typer.Option(help="Of the JSON file.")] = "ablation",
+    study: Annotated[list[str] | None, typer.Option(help="May be given several times; default: steps.")] = None,
     pool_sentences: Annotated[int, typer.Option()] = 300,
     sentences: Annotated[int, typer.Option()] = 300,
-    k: Annotated[int, typer.Option()] = 3,
+    k: Annotated[int, typer.Option(help="Demonstrations, but in the study of k.")] = 3,
     profile: Annotated[str, typer.Option()] = "tiny-cpu",
 ) -> None:
-    """Run and print the table."""
-    labelled = read_labelled(pool, "pool")[:pool_sentences]
-    asyncio.run(_run(labelled, read_labelled(gold, "gold")[:sentences], out, name, k, profile))
-
-
-async def _run(pool: list[LabelledText], gold: list[LabelledText], out: Path, name: str, k: int, profile: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    config = load(profile=profile, overrides={"method": "calibrated", "demonstrations": {"k": k}})
-    ensemble = CachedEnsemble(config, out / "answers.sqlite")
-    try:
-        laboratory = Laboratory(config, pool, ensemble, out)
-        index = await laboratory.index()
-        typed_table = await laboratory.run(laboratory.asking(index), gold)
-        rows = _before_verification(typed_table, config.model_names, gold)
-        voted = _with_entities(typed_table, [_voted(entities) for entities in _of_sentences(typed_table)])
-        verified = await Verify(config, laboratory.labels, index, ensemble)(voted)
-        rows["vote, verified (paper)"] = _measured(verified, gold)
-        fusion = await laboratory.fusion(index)
-        fused = await laboratory.fuse(index, fusion)(typed_table)
-        rows["calibrated"] = _measured(fused, gold)
-        found = _reliability(fused, gold)
-    finally:
-        ensemble.close()
-    _print(rows)
-    point = operating_point(fusion, config.calibration)
-    held_out = fusion.reliability(point.threshold)
-    print(
-        f"calibrated: threshold {point.threshold:.3f}, calibration error {found.error:.3f} (by chance "
-        f"{found.by_chance:.3f}); on the pool, held out: F1 {point.f1:.3f}, error {held_out.error:.3f} (by chance "
-        f"{held_out.by_chance:.3f})"
+    """Run the studies and print their tables."""
+    bench = Bench(
+        load(profile=profile, overrides={"method": "calibrated", "demonstrations": {"k": k}}),
+        read_labelled(pool, "pool")[:pool_sentences],
+        read_labelled(gold, "gold")[:sentences],
+        out,
     )
-    content = {
-        "pool_sentences": len(pool),
-        "sentences": len(gold),
-        "k": k,
-        "reliability": msgspec.to_builtins(found),
-        "rows": {row: evaluation.to_json() for row, evaluation in rows.items()},
+    asyncio.run(_run(bench, study or ["steps"], out / f"{name}.json"))
+
+
+async def _run(bench: Bench, studies: Sequence[str], file: Path) -> None:
+    content = json.loads(file.read_text()) if file.is_file() else {}
+    k = bench.config.demonstrations.k
+    content |= {"pool_sentences": len(bench.pool), "sentences": len(bench.gold), "k": k}
+    try:
+        for study in studies:
+            rows, more = await STUDIES[study](bench)
+            _print(study, rows)
+            content[study] = {"rows": {name: found.to_json() for name, found in rows.items()}, **more}
+            file.write_text(json.dumps(content, indent=1))
+    finally:
+        bench.ensemble.close()
+
+
+class Bench:
+    """A pool, gold sentences, and the ensemble with its cached answers."""
+
+    def __init__(self, config: JobConfig, pool: list[LabelledText], gold: list[LabelledText], out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.config, self.pool, self.gold, self.out = config, pool, gold, out
+        self.ensemble = CachedEnsemble(config, out / "answers.sqlite")
+        self.laboratory = Laboratory(config, pool, self.ensemble, out)
+
+    def evaluated(self, entities: Sequence[Sequence[Entity]]) -> Evaluation:
+        """The entities of each gold sentence against the gold."""
+        predicted = {text.id: typed(found) for text, found in zip(self.gold, entities, strict=True)}
+        return evaluate({text.id: text.typed for text in self.gold}, predicted)
+
+    async def verified(self, table: pa.Table, index: str, verifier: str) -> Evaluation:
+        """The paper's method from the votes on: what the verifier leaves."""
+        voted = _with_entities(table, [_voted(entities) for entities in _of_sentences(table)])
+        config = self.config.model_copy(update={"verifier": verifier})
+        stage = Verify(config, self.laboratory.labels, index, self.ensemble)
+        return self.evaluated(_kept(await stage(voted)))
+
+
+async def steps(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """Every model alone, then the ensemble step by step, and the calibrated method instead of its last steps."""
+    laboratory, models = bench.laboratory, bench.config.model_names
+    index = await laboratory.index()
+    table = await laboratory.run(laboratory.asking(index), bench.gold)
+    candidates = _of_sentences(table)
+    rows = {f"{model} alone": bench.evaluated([_alone(model, e) for e in candidates]) for model in models}
+    rows["union, vote"] = bench.evaluated([_voted(e) for e in candidates])
+    rows["vote, verified (paper)"] = await bench.verified(table, index, bench.config.verifier)
+    fusion = await laboratory.fusion(index)
+    fused = await laboratory.fuse(index, fusion)(table)
+    rows["calibrated"] = bench.evaluated(_kept(fused))
+    rows["all that is named"] = bench.evaluated(candidates)
+    point = operating_point(fusion, bench.config.calibration)
+    kept, all_ = (_reliability(e, bench.gold) for e in (_kept(fused), [row[0] for row in DECIDED.decode(fused)]))
+    held_out = fusion.reliability(point.threshold)
+    print(f"calibrated: threshold {point.threshold:.3f}; on the pool, held out: F1 {point.f1:.3f}")
+    for what, found in {"what is kept": kept, "all candidates": all_, "what is kept of the pool": held_out}.items():
+        print(f"calibration error over {what}: {found.error:.3f} (by chance {found.by_chance:.3f})")
+    return rows, {
+        "reliability": msgspec.to_builtins(kept),
+        "reliability_of_candidates": msgspec.to_builtins(all_),
         "fusion": msgspec.to_builtins(fusion.weights),
     }
-    (out / f"{name}.json").write_text(json.dumps(content, indent=1))
 
 
-def _before_verification(table: pa.Table, models: Sequence[str], gold: list[LabelledText]) -> dict[str, Evaluation]:
-    def alone(model: str) -> Variant:
-        return lambda entities: [
-            msgspec.structs.replace(entity, label=vote.label)
-            for entity in entities
-            if model in entity.extracted_by
-            for vote in entity.votes
-            if vote.model == model and vote.label
-        ]
-
-    variants: dict[str, Variant] = {f"{model} alone": alone(model) for model in models}
-    variants["union, vote"] = _voted
-    variants["all that is named"] = lambda entities: entities
-    return {
-        name: _evaluated([variant(entities) for entities in _of_sentences(table)], gold)
-        for name, variant in variants.items()
-    }
+async def models(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """Ensembles of two models and of all: union and vote. All have the demonstrations of the whole ensemble."""
+    index = await bench.laboratory.index()
+    found = _of_sentences(await bench.laboratory.run(bench.laboratory.asking(index), bench.gold))
+    names = bench.config.model_names
+    subsets = [s for size in range(2, len(names) + 1) for s in itertools.combinations(names, size)]
+    return {" + ".join(s): bench.evaluated([_voted(_by(s, entities)) for entities in found]) for s in subsets}, {}
 
 
-def _voted(entities: list[Entity]) -> list[Entity]:
+async def verifiers(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """The vote without verification, and with each model as the verifier."""
+    index = await bench.laboratory.index()
+    table = await bench.laboratory.run(bench.laboratory.asking(index), bench.gold)
+    rows = {"none": bench.evaluated([_voted(entities) for entities in _of_sentences(table)])}
+    for model in bench.config.model_names:
+        rows[model] = await bench.verified(table, index, model)
+    return rows, {}
+
+
+async def retrieval(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """How demonstrations are chosen: by spans (the method), by whole sentences, at random, none; union and vote."""
+    index = await bench.laboratory.index()
+    rows = {}
+    for name, choice in CHOICES.items():
+        stages = bench.laboratory.asking(index)
+        stages[1] = choice(bench.config, index)
+        found = _of_sentences(await bench.laboratory.run(stages, bench.gold))
+        rows[name] = bench.evaluated([_voted(entities) for entities in found])
+    return rows, {}
+
+
+async def numbers(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """How many demonstrations, chosen by spans; union and vote."""
+    rows = {}
+    for k in KS:
+        demonstrations = bench.config.demonstrations.model_copy(update={"k": k})
+        config = bench.config.model_copy(update={"demonstrations": demonstrations})
+        laboratory = Laboratory(config, bench.pool, bench.ensemble, bench.out)
+        stages = laboratory.asking(await laboratory.index())
+        if k == 0:
+            stages[1] = CHOICES["none"](config, await laboratory.index())
+        found = _of_sentences(await laboratory.run(stages, bench.gold))
+        rows[f"k = {k}"] = bench.evaluated([_voted(entities) for entities in found])
+    return rows, {}
+
+
+STUDIES: dict[str, Callable[[Bench], Awaitable[tuple[Rows, dict[str, Any]]]]] = {
+    "steps": steps,
+    "models": models,
+    "verifiers": verifiers,
+    "retrieval": retrieval,
+    "k": numbers,
+}
+
+
+def _alone(model: str, entities: Sequence[Entity]) -> list[Entity]:
+    return [
+        msgspec.structs.replace(entity, label=vote.label)
+        for entity in entities
+        if model in entity.extracted_by
+        for vote in entity.votes
+        if vote.model == model and vote.label
+    ]
+
+
+def _by(models: Sequence[str], entities: Sequence[Entity]) -> list[Entity]:
+    """What these models extracted, with their votes."""
+    return [
+        msgspec.structs.replace(entity, votes=tuple(vote for vote in entity.votes if vote.model in models))
+        for entity in entities
+        if set(models) & set(entity.extracted_by)
+    ]
+
+
+def _voted(entities: Sequence[Entity]) -> list[Entity]:
     labels = [majority(entity.votes) for entity in entities]
     return [
         msgspec.structs.replace(entity, label=label)
@@ -124,30 +215,23 @@ def _with_entities(table: pa.Table, entities: list[list[Entity]]) -> pa.Table:
     return table.set_column(position, TYPED.name, TYPED.encode([[of_sentence] for of_sentence in entities]))
 
 
-def _measured(table: pa.Table, gold: list[LabelledText]) -> Evaluation:
-    return _evaluated(_kept(table), gold)
-
-
 def _kept(table: pa.Table) -> list[list[Entity]]:
     return [[entity for entity in row[0] if entity.kept] for row in DECIDED.decode(table)]
 
 
-def _evaluated(entities: list[list[Entity]], gold: list[LabelledText]) -> Evaluation:
-    predicted = {text.id: typed(found) for text, found in zip(gold, entities, strict=True)}
-    return evaluate({text.id: text.typed for text in gold}, predicted)
-
-
-def _reliability(table: pa.Table, gold: list[LabelledText]) -> Reliability:
+def _reliability(scored: Sequence[Sequence[Entity]], gold: Sequence[LabelledText]) -> Reliability:
     pairs = [
         (entity.score, (entity.span.start, entity.span.end, entity.label) in text.typed)
-        for entities, text in zip(_kept(table), gold, strict=True)
+        for entities, text in zip(scored, gold, strict=True)
         for entity in entities
     ]
     return reliability([score for score, _ in pairs], [right for _, right in pairs])
 
 
-def _print(rows: dict[str, Evaluation]) -> None:
-    table = Table("variant", "P", "R", "F1", "95 % interval", "span P", "span R", "span F1", "type accuracy")
+def _print(study: str, rows: Rows) -> None:
+    table = Table(
+        "variant", "P", "R", "F1", "95 % interval", "span P", "span R", "span F1", "type accuracy", title=study
+    )
     for name, evaluation in rows.items():
         micro, spans, interval = evaluation.micro, evaluation.spans, evaluation.micro_f1_interval
         table.add_row(

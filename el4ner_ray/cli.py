@@ -140,17 +140,18 @@ def evaluate(
 
     Example: `el4ner evaluate out/demo --gold examples/gold.jsonl`
     """
-    from el4ner_ray.measure import ENSEMBLE, evaluate_run, evaluation_tables
+    from el4ner_ray.measure import ENSEMBLE, UNION, evaluate_run, evaluation_tables
 
     evaluations = evaluate_run(directory, gold)
     for table in evaluation_tables(evaluations):
         out.print(table)
     ensemble = evaluations[ENSEMBLE]
-    if found := ensemble.reliability:
-        out.print(
-            f"expected calibration error of the score: {found.error:.3f} "
-            f"(a perfect one would show {found.by_chance:.3f} on so many entities, by chance)"
-        )
+    for what, step in (("what was kept", ENSEMBLE), ("all candidates", UNION)):
+        if found := evaluations[step].reliability:
+            out.print(
+                f"expected calibration error of the score, over {what}: {found.error:.3f} "
+                f"(a perfect one would show {found.by_chance:.3f} on so many, by chance)"
+            )
     if ensemble.missing_documents:
         missing = len(ensemble.missing_documents)
         out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")

@@ -22,20 +22,20 @@ def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
 
     A model's entities are the spans that it found, with its own vote or, where it was not asked, the ensemble's type.
     The union holds every candidate with the ensemble's type, before verification or threshold. The ensemble is the
-    output, and the only one with a `reliability`. Documents are matched by id. Failed ones, and those that the run
-    lacks, count as without entities. Raises UsageError where no id of the gold is in the run, or a text differs, since
-    its offsets would then mean something else.
+    output. These two have scores, and so a `reliability`.
+
+    Documents are matched by id. Failed ones, and those that the run lacks, count as without entities. Raises UsageError
+    where no id of the gold is in the run, or a text differs, since its offsets would then mean something else.
     """
     gold = {text.id: text for text in read_labelled(gold_source, "gold")}
     found: dict[str, dict[str, set[Typed]]] = defaultdict(dict)
-    scores: list[float] = []
-    right: list[bool] = []
+    judged: dict[str, list[tuple[float, bool]]] = {UNION: [], ENSEMBLE: []}
     for document in read_annotations(directory):
         wanted = gold.get(document.doc_id)
         if wanted:
             _check_text(document, wanted, directory, gold_source)
-            scores += [entity.score for entity in document.entities]
-            right += [(entity.start, entity.end, entity.type) in wanted.typed for entity in document.entities]
+            judged[ENSEMBLE] += _judged(document.entities, wanted)
+            judged[UNION] += _judged((*document.entities, *document.dropped), wanted)
         for step, entities in _steps(document).items():
             found[step][document.doc_id] = entities
     annotated = found[ENSEMBLE]
@@ -45,8 +45,13 @@ def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
     typed = {id_: text.typed for id_, text in gold.items()}
     nothing: dict[str, set[Typed]] = {id_: set() for id_ in annotated}
     evaluations = {step: evaluate(typed, nothing | by_document) for step, by_document in found.items()}
-    ensemble = msgspec.structs.replace(evaluations.pop(ENSEMBLE), reliability=reliability(scores, right))
-    return dict(sorted(evaluations.items(), key=lambda item: item[0] == UNION)) | {ENSEMBLE: ensemble}
+    scored = {
+        step: msgspec.structs.replace(
+            evaluations.pop(step), reliability=reliability([s for s, _ in of_step], [r for _, r in of_step])
+        )
+        for step, of_step in judged.items()
+    }
+    return evaluations | scored
 
 
 def _check_text(document: AnnotatedDocument, wanted: LabelledText, directory: str, gold_source: str) -> None:
@@ -64,6 +69,11 @@ def _steps(document: AnnotatedDocument) -> dict[str, set[Typed]]:
         for model in candidate.extracted_by:
             found[model].add((candidate.start, candidate.end, votes.get(model) or candidate.type))
     return found | {UNION: _typed(candidates), ENSEMBLE: _typed(document.entities)}
+
+
+def _judged(entities: Iterable[AnnotatedEntity], gold: LabelledText) -> list[tuple[float, bool]]:
+    """The score of each entity, and whether it is right."""
+    return [(entity.score, (entity.start, entity.end, entity.type) in gold.typed) for entity in entities]
 
 
 def _typed(entities: Iterable[AnnotatedEntity]) -> set[Typed]:

@@ -98,6 +98,18 @@ def test_broken_lines_are_error_rows_that_name_file_and_line(ugly: Path) -> None
     assert all("in.jsonl:" in error for error in failed.values())
 
 
+def test_rows_stand_in_the_order_of_the_input(ugly: Path) -> None:
+    order = {key: number for number, key in enumerate(UGLY)}
+    files = []
+    for file in (ugly / "annotations").glob("*.parquet"):
+        table = pq.read_table(file, columns=["doc_id", "part"])
+        pairs = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        files.append([(order[doc_id], part) for doc_id, part in pairs if doc_id in order])
+    assert len(files) > 1
+    written = [key for keys in sorted(filter(None, files)) for key in keys]
+    assert written == sorted(written)
+
+
 def test_offsets_are_exact(ugly: Path) -> None:
     found = 0
     for row in rows_of(ugly):

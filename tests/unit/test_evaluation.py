@@ -348,7 +348,7 @@ def test_each_model_and_step_is_measured(tmp_path: Path) -> None:
     }
     assert found["b"].spans.true_positives == 1
     assert all(e.documents == 2 and not e.missing_documents for e in found.values())
-    assert [step for step, e in found.items() if e.reliability] == ["ensemble"]
+    assert [step for step, e in found.items() if e.reliability] == ["union", "ensemble"]
 
     console = Console(width=100, record=True, file=io.StringIO())
     for table in evaluation_tables(found):
