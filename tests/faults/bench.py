@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,13 @@ _WAIT = threading.Event()
 
 # Command lines of the processes of a run, as Ray titles them.
 ENGINE_REPLICA, STAGE_ACTOR = "ray::ServeReplica:el4ner-", "ray::MapWorker("
-STAGES = ("Segment", "PreExtract", "Retrieve", "Extract", "Classify", "Verify")
 
 Rows = dict[tuple[str, int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Rows of the undisturbed run that are missing, rows that stand more than once or should not be, rows that differ."""
+    """Rows of the undisturbed run that are missing; rows that stand twice or should not be there; rows that differ."""
 
     lost: int
     duplicated: int
@@ -189,7 +188,5 @@ def _title(process: psutil.Process) -> str:
 
 @contextmanager
 def _gone_is_fine() -> Iterator[None]:
-    try:
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, ProcessLookupError):
         yield
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, ProcessLookupError):
-        pass
