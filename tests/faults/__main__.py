@@ -27,6 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tests.conftest import ROOT
 from tests.faults.bench import ENGINE_REPLICA, STAGE_ACTOR, Annotation, Bench, compare, files, rows
 
 DOCUMENTS = 240
@@ -310,7 +311,10 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.folder.absolute() / f"{os.getpid()}"
     chosen = [n for n in FAULTS if options.only is None or any(n.startswith(o) for o in options.only.split(","))]
-    bench = Bench(folder, DOCUMENTS)
+    pool, index = ROOT / "examples" / "pool.jsonl", folder / "index"
+    command = [sys.executable, "-m", "el4ner_ray", "index", pool, "--output", index, "--profile", "fake"]
+    subprocess.run([*command, "--pool-spans", "gold"], cwd=ROOT, check=True, capture_output=True)
+    bench = Bench(folder, DOCUMENTS, index)
     suite = Suite(bench, folder / "undisturbed", random.Random(options.seed))
     began = time.monotonic()
     bench.finish(suite.undisturbed)
