@@ -1,4 +1,4 @@
-"""The fault suite in short: what dies while a run goes on costs nothing; a full disk costs a line. All: `make faults`."""
+"""The fault suite in short: what dies during a run costs nothing; a full disk costs a line. All of it: `make faults`."""
 
 from __future__ import annotations
 
