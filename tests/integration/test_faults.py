@@ -1,4 +1,4 @@
-"""The fault suite in short: what dies during a run costs nothing; a full disk costs a line. All of it: `make faults`."""
+"""The fault suite in short: what dies during a run costs nothing; a full disk costs a line. The rest: `make faults`."""
 
 from __future__ import annotations
 

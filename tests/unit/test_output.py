@@ -9,15 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from el4ner_ray import retry, sink
+from el4ner_ray import job, retry, sink
 from el4ner_ray.accounting import Retried, committed_parts, committed_texts, take_stock
-from el4ner_ray.config import fingerprint
+from el4ner_ray.config import fingerprint, load
 from el4ner_ray.corpus import check_unchanged, survey
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.output import open_output, write_run
+from el4ner_ray.output import open_output, read_run, write_run
+from el4ner_ray.pool import open_pool
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
-from tests.conftest import write_jsonl
+from tests.conftest import ROOT, write_jsonl
 
 FIELDS = {"k": 5}
 Row = tuple[str, int, str, str]  # doc_id, part, text, status
@@ -236,3 +237,74 @@ def test_a_second_retry_replaces_what_failed_again(failed: Place, staged: Place)
     assert held(failed)["e", 0] == ("E", "ok")
     assert errors_of(failed) == set()
     assert committed_parts(failed) == held(failed).keys()
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Place:
+    """A finished run of the scripted engine, as far as run.json goes, with a document that failed."""
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "A"}])
+    config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold"}})
+    pool = str(ROOT / "examples" / "pool.jsonl")
+    place = Place(str(tmp_path / "out"))
+    fields = job.deciding_fields(config, open_pool(config, pool, job.index_of(place.uri)))
+    put(place, ("a", 0, "A", "failed"))
+    source = {"inputs": [str(tmp_path / "in.jsonl")], "pool": pool, "limit": None}
+    run = {"status": "finished", "source": source, "sessions": [], "config": config.model_dump(mode="json")}
+    write_run(place, run | {"fingerprint": fingerprint(fields), "fingerprint_fields": fields})
+    return place
+
+
+def change(place: Place, **fields: Any) -> None:
+    write_run(place, (read_run(place) or {}) | fields)
+
+
+def test_a_retry_needs_a_finished_run(finished: Place, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no run.json in it; give the folder"):
+        retry.retry(str(tmp_path / "nowhere"))
+    change(finished, status="running")
+    with pytest.raises(UsageError, match="has not finished; run the same `el4ner annotate` command again first"):
+        retry.retry(finished.uri)
+
+
+def test_a_retry_needs_what_the_run_had(finished: Place, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("demonstrations: {k: 2}")
+    with pytest.raises(UsageError, match=r"different demonstrations\.k"):
+        retry.retry(finished.uri, str(tmp_path / "job.yaml"))
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "another"}])
+    with pytest.raises(UsageError, match="the text of document 'a'"):
+        retry.retry(finished.uri)
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "b", "text": "A"}])
+    with pytest.raises(UsageError, match="not in the input any more"):
+        retry.retry(finished.uri)
+    (tmp_path / "in.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"in\.jsonl: no such file"):
+        retry.retry(finished.uri)
+    change(finished, source=read_source(finished) | {"pool": str(tmp_path / "pool.jsonl")})
+    with pytest.raises(UsageError, match=r"pool\.jsonl"):
+        retry.retry(finished.uri)
+    assert held(finished) == {("a", 0): ("A", "failed")}
+
+
+def read_source(place: Place) -> dict[str, Any]:
+    source: dict[str, Any] = (read_run(place) or {})["source"]
+    return source
+
+
+def test_a_retry_of_nothing_counts_anew(finished: Place) -> None:
+    put(finished, ("a", 0, "A", "ok"))
+    told: list[str] = []
+    run = retry.retry(finished.uri, say=told.append)
+    assert told == ["no document has failed"]
+    assert run["documents"] == {"total": 1, "ok": 1, "partial": 0, "failed": 0}
+
+
+def test_a_merge_that_was_killed_is_finished_without_an_engine(finished: Place) -> None:
+    """The new answers are there, and run.json tells that the retry that found them finished; the merge is missing."""
+    staged = Place(f"{finished.uri}/retry/1")
+    put(staged, ("a", 0, "A", "ok"))
+    session = {"started": "", "sentences": 1, "startup_seconds": 1.0, "wall_seconds": 1.0}
+    write_run(staged, (read_run(finished) or {}) | {"sessions": [session]})
+    run = retry.retry(finished.uri)
+    assert held(finished) == {("a", 0): ("A", "ok")}
+    assert run["sessions"] == [session]
+    assert not Path(staged.uri).exists()
