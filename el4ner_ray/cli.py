@@ -171,7 +171,8 @@ def evaluate(
         if found := evaluations[step].reliability:
             out.print(
                 f"expected calibration error of the score, over {what}: {found.error:.3f} "
-                f"(a perfect one would show {found.by_chance:.3f} on so many, by chance)"
+                f"(a perfect one would show {found.by_chance:.3f} on so many, by chance)",
+                soft_wrap=True,
             )
     if ensemble.missing_documents:
         missing = len(ensemble.missing_documents)

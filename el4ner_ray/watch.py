@@ -32,10 +32,13 @@ class Progress:
     def __init__(self, place: Place, total: int, say: Say) -> None:
         """`total` documents are to be in the folder when the run is done; those that are there now are not told."""
         self._place, self._total, self._say = place, total, say
-        self._began = self._told = time.monotonic()
+        self._began = time.monotonic()
         self._files: set[str] = set()
         self._documents = self._read_new()[0]
-        self._before = self._documents
+        # When the first documents came, and how many there were then: filling the pipeline takes longer than the rate
+        # at which it goes on lets expect.
+        self._first: tuple[float, int] | None = None
+        self._told = self._began
         self._shown = 0
 
     def look(self) -> None:
@@ -44,9 +47,11 @@ class Progress:
         self._documents += documents
         for file in files:
             self._show_first(file)
-        if documents and (self._told == self._began or time.monotonic() - self._told >= _REPORT_SECONDS):
+        if documents and (self._first is None or time.monotonic() - self._told >= _REPORT_SECONDS):
             self._told = time.monotonic()
             self._say(self._how_far())
+        if documents and self._first is None:
+            self._first = time.monotonic(), self._documents
 
     def _read_new(self) -> tuple[int, list[str]]:
         """Documents that begin in files not seen before, and these files."""
@@ -68,9 +73,13 @@ class Progress:
                 self._shown += 1
 
     def _how_far(self) -> str:
-        elapsed = time.monotonic() - self._began
-        left = elapsed / (self._documents - self._before) * (self._total - self._documents)
-        return f"{self._documents} of {self._total} documents after {_duration(elapsed)}, about {_duration(left)} left"
+        now = time.monotonic()
+        told = f"{self._documents} of {self._total} documents after {_duration(now - self._began)}"
+        if self._first is None:
+            return told
+        since, before = self._first
+        left = (now - since) / (self._documents - before) * (self._total - self._documents)
+        return f"{told}, about {_duration(left)} left"
 
 
 def marked(document: AnnotatedDocument, characters: int) -> str:

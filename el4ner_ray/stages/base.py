@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow as pa
 from el4ner_ray import schema
 from el4ner_ray.engines.base import Completion
 from el4ner_ray.schema import Column, Failure, Span, Usage
+from el4ner_ray.telemetry import StageMetrics
 
 
 @dataclass
@@ -85,6 +87,10 @@ class Stage(ABC):
     reads: ClassVar[tuple[Column[Any], ...]] = ()
     writes: ClassVar[Column[Any]]
 
+    @cached_property
+    def _metrics(self) -> StageMetrics:
+        return StageMetrics(self.name)
+
     @abstractmethod
     async def run(self, batch: Batch) -> Sequence[Any]:
         """One record of `writes` for each row of the batch, in order."""
@@ -95,6 +101,8 @@ class Stage(ABC):
         records = await self.run(batch)
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
+        for ledger in batch.ledgers:
+            self._metrics.count(dict(ledger.usage), ledger.failures)
         if schema.PADDING in table.column_names:
             table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))

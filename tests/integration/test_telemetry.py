@@ -1,0 +1,74 @@
+"""What stages count arrives at the endpoint that Prometheus reads."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from el4ner_ray.schema import Failure, Usage
+from el4ner_ray.telemetry import StageMetrics
+
+pytestmark = pytest.mark.timeout(180)
+
+Counted = dict[tuple[str, ...], float]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A Ray session of its own; its metrics are at this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free: int = probe.getsockname()[1]
+    ray.init(
+        address="local", num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False,
+        _metrics_export_port=free, _node_ip_address="127.0.0.1", _system_config={"metrics_report_interval_ms": 1000},
+    )  # fmt: skip
+    yield free
+    ray.shutdown()
+
+
+@ray.remote(num_cpus=0)
+class _Actor:
+    def count(self) -> None:
+        metrics = StageMetrics("extract")
+        usage = {"a": Usage(requests=2, prompt_tokens=70, cached_tokens=64, seconds=1.5), "b": Usage(requests=1)}
+        lost = [Failure("engine", "extract", "b", "no answer"), Failure("engine", "extract", "b", "no answer")]
+        metrics.count(usage, lost)
+        metrics.count({"a": Usage(requests=3)}, [])
+
+
+def scraped(port: int) -> Counted:
+    """(name, stage, model, kind) -> value, over all workers."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    found: Counted = Counter()
+    for name, tags, value in re.findall(r"^ray_el4ner_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+        of_line = dict(re.findall(r'(\w+)="([^"]*)"', tags))
+        found[name, *(of_line.get(tag, "") for tag in ("stage", "model", "kind"))] += float(value)
+    return found
+
+
+def test_counters_reach_the_metrics_endpoint(port: int) -> None:
+    actor = _Actor.remote()
+    ray.get(actor.count.remote())
+    expected = {
+        ("rows_total", "extract", "", ""): 2,
+        ("requests_total", "extract", "a", ""): 5,
+        ("requests_total", "extract", "b", ""): 1,
+        ("prompt_tokens_total", "extract", "a", ""): 70,
+        ("cached_tokens_total", "extract", "a", ""): 64,
+        ("seconds_total", "extract", "a", ""): 1.5,
+        ("failures_total", "extract", "b", "engine"): 2,
+    }
+    deadline = time.monotonic() + 120
+    found: Counted = {}
+    while time.monotonic() < deadline and not expected.items() <= found.items():
+        time.sleep(0.5)
+        found = scraped(port)
+    assert found == expected
