@@ -40,6 +40,8 @@ Say = Callable[[str], None]
 # moves for so much longer is stuck, and ends instead of waiting for ever.
 NO_PROGRESS_SECONDS = 600.0
 
+_AFTER_THE_CAUSE = ("The above exception was the direct cause", "Failed to apply UDF transform")
+
 _REPORTED_PACKAGES = (
     "el4ner-ray",
     "ray",
@@ -212,16 +214,23 @@ def _told_in_a_line() -> Iterator[None]:
         yield
     except (RayError, ExecutionTimeoutError) as error:
         logger.info("the run ended", exc_info=True)
-        told = getattr(error, "cause", None)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cause = str(told) if isinstance(told, El4nerError) else lines[-1] if lines else type(error).__name__
-        if isinstance(error, ExecutionTimeoutError):
-            # Ray's list of the operators that are not done, between two paragraphs about its own settings.
-            stages = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-            cause = f"nothing moved for {NO_PROGRESS_SECONDS:g} s longer than a request may take; {'; '.join(stages)}"
         raise FatalError(
-            f"the run ended: {cause}; what was committed stays, and the same command goes on from there"
+            f"the run ended: {_cause(error)}; what was committed stays, and the same command goes on from there"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ExecutionTimeoutError):
+        # Ray's list of the operators that are not done, between two paragraphs about its own settings.
+        stages = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+        return f"nothing moved for {NO_PROGRESS_SECONDS:g} s longer than a request may take; {'; '.join(stages)}"
+    told = getattr(error, "cause", None)
+    if isinstance(told, El4nerError):
+        return str(told).splitlines()[0]
+    # The end of the first traceback, before what Ray raised from it and what it advises.
+    after = [i for i, line in enumerate(lines) if line.startswith(_AFTER_THE_CAUSE) and i > 0]
+    return lines[after[0] - 1] if after else lines[-1] if lines else type(error).__name__
 
 
 @contextmanager

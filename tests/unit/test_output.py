@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayError, RayTaskError
 
 from el4ner_ray import job, retry, sink
 from el4ner_ray.accounting import Retried, committed_parts, committed_texts, take_stock
@@ -308,3 +309,29 @@ def test_a_merge_that_was_killed_is_finished_without_an_engine(finished: Place) 
     assert held(finished) == {("a", 0): ("A", "ok")}
     assert run["sessions"] == [session]
     assert not Path(staged.uri).exists()
+
+
+ADVICE = (
+    "Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\nTo change retry attempts, configure it."
+)
+
+
+def test_what_ended_a_run_is_told_without_what_ray_adds() -> None:
+    full = FatalError(f"out/annotations/x.parquet: cannot be written: No space left on device\n{ADVICE}")
+    chained = (
+        f"Traceback:\nValueError: bad\n\nThe above exception was the direct cause of it:\n\nUserError: x\n{ADVICE}"
+    )
+    cases = [
+        (
+            RayTaskError("write", f"Traceback:\nOSError: 28\n{ADVICE}", full),
+            "out/annotations/x.parquet: cannot be written",
+        ),
+        (RayTaskError("stage", chained, ValueError("bad")), "ValueError: bad;"),
+        (RayTaskError("write", f"Traceback:\nKeyError: 'a'\n{ADVICE}", KeyError("a")), "KeyError: 'a';"),
+        (RayError("Traceback:\nlast line"), "last line;"),
+    ]
+    for error, wanted in cases:
+        with pytest.raises(FatalError) as raised, job._told_in_a_line():
+            raise error
+        assert str(raised.value).startswith(f"the run ended: {wanted}")
+        assert "\n" not in str(raised.value)
