@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +38,50 @@ def committed_parts(place: Place) -> set[tuple[str, int]]:
     for table in _tables(place, [schema.DOC_ID, schema.PART]):
         keys.update(zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True))
     return keys
+
+
+def committed_texts(place: Place) -> dict[tuple[str, int], int | None]:
+    """For the (doc_id, part) of every committed row, `hash` of its text; None where the document could not be read."""
+    hashes: dict[tuple[str, int], int | None] = {}
+    for table in _tables(place, [schema.DOC_ID, schema.PART, schema.TEXT, "status"]):
+        # Only a document without any text can fail without having been read.
+        unread = pc.and_(pc.equal(table.column("status"), "failed"), pc.equal(table.column(schema.TEXT), ""))
+        of_rows = zip(*(column.to_pylist() for column in (*table.columns[:3], unread)), strict=True)
+        hashes.update(((doc_id, part), None if failed else hash(text)) for doc_id, part, text, failed in of_rows)
+    return hashes
+
+
+@dataclass(frozen=True)
+class Retried:
+    """The documents of a run that are annotated again, those of which some part is not ok; as `corpus.Done`, the rest.
+
+    `texts` has all their parts, as `committed_texts` gives them; `done` those that need no further work.
+    """
+
+    texts: dict[tuple[str, int], int | None]
+    documents: frozenset[str]
+    done: frozenset[tuple[str, int]]
+
+    @classmethod
+    def of(cls, place: Place) -> Retried:
+        """Those of the run in a folder."""
+        failed: set[str] = set()
+        ok: set[tuple[str, int]] = set()
+        for table in _tables(place, [schema.DOC_ID, schema.PART, "status"]):
+            for doc_id, part, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                if status == "ok":
+                    ok.add((doc_id, part))
+                else:
+                    failed.add(doc_id)
+        texts = {key: text for key, text in committed_texts(place).items() if key[0] in failed}
+        return cls(texts, frozenset(failed), frozenset(key for key in ok if key[0] in failed))
+
+    def without(self, parts: set[tuple[str, int]]) -> Retried:
+        """The same with these parts done, too."""
+        return replace(self, done=self.done | parts)
+
+    def __contains__(self, key: tuple[str, int]) -> bool:
+        return key[0] not in self.documents or key in self.done
 
 
 def take_stock(place: Place) -> Accounts:

@@ -41,6 +41,7 @@ Method = Annotated[
     str | None,
     typer.Option(help="paper: vote and verify (default); calibrated: a probability learnt from the labelled pool."),
 ]
+MaxFailed = Annotated[float, typer.Option(min=0, help="Documents that may fail: a share below 1, else a number.")]
 PoolSpans = Annotated[
     str | None, typer.Option(help="What stands for a pool sentence: extracted (default) or gold spans.")
 ]
@@ -74,9 +75,7 @@ def annotate(
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Skip what OUTPUT holds already.")] = True,
     force: Annotated[bool, typer.Option(help="Start anew; what OUTPUT holds is moved aside.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first documents.")] = None,
-    max_failed: Annotated[
-        float, typer.Option(min=0, help="Documents that may fail: a share below 1, else a number.")
-    ] = 0.0,
+    max_failed: MaxFailed = 0.0,
 ) -> None:
     """Annotate documents with named entities.
 
@@ -93,6 +92,28 @@ def annotate(
         calibration={"target_precision": target_precision, "target_recall": target_recall},
     )
     run = job.annotate(settings, inputs, pool, output, resume=resume, force=force, limit=limit, say=say)
+    _conclude(run, output, max_failed)
+
+
+@app.command()
+def retry(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
+    config: Annotated[
+        str | None, typer.Option(help="YAML file over the run's own configuration, for what decides no annotation.")
+    ] = None,
+    max_failed: MaxFailed = 0.0,
+) -> None:
+    """Annotate the documents again that failed in whole or part, and merge them into DIR.
+
+    Example: `el4ner retry out/demo`
+    """
+    from el4ner_ray.retry import retry as run_again
+
+    _conclude(run_again(directory, config, say=say), directory, max_failed)
+
+
+def _conclude(run: dict[str, Any], output: str, max_failed: float) -> None:
+    """Show a finished run; exit with 1 if too much of it failed."""
     from el4ner_ray.show import run_tables
 
     for table in run_tables(run, output):

@@ -22,6 +22,14 @@ logger = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 1 << 30
 
 
+def end_leftovers() -> None:
+    """End the processes that killed runs left behind on this machine: they might still commit files."""
+    if not os.environ.get("RAY_ADDRESS"):
+        ended = orphans.end(lambda driver: not driver.is_running())
+        if ended:
+            logger.warning("ended %d processes that a killed run had left behind", ended)
+
+
 @contextmanager
 def session() -> Iterator[None]:
     """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run."""
@@ -36,9 +44,7 @@ def session() -> Iterator[None]:
     if not local:
         ray.init(log_to_driver=True, logging_level=logging.WARNING)
     else:
-        ended = orphans.end(lambda driver: not driver.is_running())
-        if ended:
-            logger.warning("ended %d processes that a killed run had left behind", ended)
+        end_leftovers()
         os.environ[orphans.MARK] = orphans.this_driver().mark
         ray.init(
             address="local",

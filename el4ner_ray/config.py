@@ -114,6 +114,9 @@ class FakeEngine(_Section):
     latency_ms: float = Field(0.0, ge=0, description="Time that a request takes.")
     failure_rate: float = Field(0.0, ge=0, le=1, description="Share of calls that raise a passing fault.")
     garbage_rate: float = Field(0.0, ge=0, le=1, description="Share of requests answered with nonsense.")
+    hang_after: int | None = Field(
+        None, ge=1, description="Calls that an engine answers; then it answers nothing any more, until it is restarted."
+    )
 
 
 class JobConfig(_Section):
@@ -196,6 +199,14 @@ def load(
         raise UsageError(f"{path or f'profile {profile}'}: {_first_problem(error)}") from None
 
 
+def restored(fields: Mapping[str, Any], path: str | None = None) -> JobConfig:
+    """The configuration that a run.json holds, with the YAML file at `path` over it. Raises UsageError."""
+    try:
+        return JobConfig.model_validate(_merge(fields, _read_yaml(Path(path)) if path else {}))
+    except ValidationError as error:
+        raise UsageError(f"{path or 'the configuration of the run'}: {_first_problem(error)}") from None
+
+
 def default_profile() -> str:
     """`single-gpu` on a machine with an NVIDIA GPU, else `tiny-cpu`."""
     return "single-gpu" if Path("/dev/nvidia0").exists() else "tiny-cpu"
@@ -256,7 +267,7 @@ _NOT_IN_FINGERPRINT: Any = {
         "call_requests",
         "retries",
     },
-    "fake": {"latency_ms", "failure_rate"},
+    "fake": {"latency_ms", "failure_rate", "hang_after"},
     "models": {"__all__": {"gpus", "cpus", "core_share", "replicas"}},
 }
 

@@ -151,6 +151,39 @@ def read_blocks(
         raise FatalError(f"{file.uri}: had {file.documents} documents when the job started and has {count} now")
 
 
+def check_unchanged(
+    corpus: Corpus, part_characters: int, texts: Mapping[tuple[str, int], int | None], output: str, whole: bool
+) -> None:
+    """Raise UsageError, naming the document, unless the corpus still has the text of every part that was annotated.
+
+    `texts` are hashes by (doc_id, part), as `accounting.committed_texts` gives them; None compares equal to anything.
+    With `whole` false the corpus may lack documents. Streams, and reads every text once.
+    """
+    mend = "restore the input, name another --output, or start anew with --force (the old output is kept beside)"
+    annotated = {doc_id for doc_id, _ in texts}
+    found: set[tuple[str, int]] = set()
+    for file in corpus.files:
+        for document in islice(_documents(file, corpus.text_column), file.documents):
+            if document.doc_id not in annotated:
+                continue
+            for part, (start, end) in enumerate(split_parts(document.text, part_characters)):
+                key = document.doc_id, part
+                if key not in texts:
+                    continue
+                found.add(key)
+                if texts[key] not in (None, hash(document.text[start:end])):
+                    raise UsageError(
+                        f"{file.uri}:{document.number}: the text of document {document.doc_id!r} is not the one "
+                        f"that was annotated into {output}; {mend}"
+                    )
+    if whole and len(found) < len(texts):
+        doc_id, part = min(texts.keys() - found)
+        raise UsageError(
+            f"{len(texts) - len(found)} rows of {output} are not in the input any more, the first is part {part} of "
+            f"document {doc_id!r}; {mend}"
+        )
+
+
 # Where to cut, best first. Each pattern ends where the next part may start.
 _CUTS = tuple(
     regex.compile(pattern)

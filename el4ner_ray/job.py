@@ -18,14 +18,14 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from el4ner_ray import cluster, pipeline
-from el4ner_ray.accounting import Accounts, committed_parts, take_stock
+from el4ner_ray.accounting import Accounts, Retried, committed_parts, take_stock
 from el4ner_ray.calibration import calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
 from el4ner_ray.core.prompting import Prompts
-from el4ner_ray.corpus import Corpus, read_blocks, survey
+from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.engines import bundled, serving
 from el4ner_ray.engines.identity import source_identity
-from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.errors import El4nerError, FatalError, UsageError
 from el4ner_ray.output import open_output, read_run, write_run
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
@@ -39,6 +39,8 @@ Say = Callable[[str], None]
 # A request may take its whole deadline and be asked again, of an engine that is loaded anew. A run in which nothing
 # moves for so much longer is stuck, and ends instead of waiting for ever.
 NO_PROGRESS_SECONDS = 600.0
+
+_AFTER_THE_CAUSE = ("The above exception was the direct cause", "Failed to apply UDF transform")
 
 _REPORTED_PACKAGES = (
     "el4ner-ray",
@@ -61,17 +63,19 @@ def annotate(
     resume: bool = True,
     force: bool = False,
     limit: int | None = None,
+    retried: Retried | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Annotate the documents of `inputs` into the folder `output`; returns the content of its run.json.
 
-    `limit` takes the first documents only. Documents that fail are rows of the output. Raises UsageError before any
-    model loads, and FatalError when the run cannot go on or does not account for every document.
+    `limit` takes the first documents only, `retried` only what it does not hold. Documents that fail are rows of the
+    output. Raises UsageError before any model loads, and FatalError when the run cannot go on or does not account for
+    every document.
     """
     check_assets(config)
     # Workers do not share the driver's working folder.
-    output, pool_source = _absolute(output), _absolute(pool_source)
-    pool = open_pool(config, pool_source, index=_index_of(output))
+    output, pool_source = absolute(output), absolute(pool_source)
+    pool = open_pool(config, pool_source, index=index_of(output))
     config = _affordable(config, pool, say)
     learnt = read_fusion(pool.index, _basis(config, pool)) if config.method == "calibrated" else None
     if learnt is not None:
@@ -81,16 +85,23 @@ def annotate(
     for column, name in corpus.renamed.items():
         say(f"input column {column!r} becomes {name!r}: the output has a column of that name")
     place = Place(output)
-    fields = _fingerprint_fields(config, pool)
-    done = open_output(place, fields, resume=resume, force=force)
-    if done:
-        say(f"{len(done)} parts are annotated already and are skipped")
+    fields = deciding_fields(config, pool)
+    cluster.end_leftovers()
+    texts = open_output(place, fields, resume=resume, force=force)
+    if texts:
+        say(f"{len(texts)} parts are annotated already and are skipped")
+    done: Done = retried.without(set(texts)) if retried else set(texts)
+    if retried:
+        texts |= retried.texts
+    if texts:
+        check_unchanged(corpus, config.limits.part_characters, texts, output, whole=limit is None)
     earlier = read_run(place) or {}
-    if done and earlier.get("status") == "finished" and is_complete(corpus, config, done):
+    if texts and earlier.get("status") == "finished" and is_complete(corpus, config, done):
         say("nothing is left to do")
         return earlier
     before = take_stock(place)
-    run = _header(config, fields) | {"sessions": earlier.get("sessions", [])}
+    source = {"inputs": [absolute(given) for given in inputs], "pool": pool_source, "limit": limit}
+    run = _header(config, fields) | {"source": source, "sessions": earlier.get("sessions", [])}
     write_run(place, run)
     with _engines(config, pool.labels, say) as startup:
         began = time.perf_counter()
@@ -110,7 +121,7 @@ def annotate(
             corpus.extra_schema,
             config.limits.documents_per_file,
         )
-        with _told_in_a_line(), watched(place, corpus.documents, say):
+        with watched(place, len(retried.documents) if retried else corpus.documents, say):
             pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, fusion, sink)
         wall = time.perf_counter() - began
     accounts = take_stock(place)
@@ -120,11 +131,12 @@ def annotate(
         "startup_seconds": round(startup, 2),
         "wall_seconds": round(wall, 2),
     }
-    run |= _results(accounts, [*run["sessions"], session])
+    run |= results(accounts, [*run["sessions"], session])
     write_run(place, run)
     if accounts.duplicated_parts:
         raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
-    if not is_complete(corpus, config, committed_parts(place)):
+    parts = committed_parts(place)
+    if not is_complete(corpus, config, retried.without(parts) if retried else parts):
         raise FatalError("not every document is in the output; run the same command again to annotate the others")
     return run
 
@@ -132,13 +144,13 @@ def annotate(
 def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = print) -> dict[str, Any]:
     """Build the demonstration index of a pool into the folder `output`; returns what it was built from."""
     check_assets(config)
-    pool = open_pool(config, _absolute(pool_source), index=_absolute(output))
+    pool = open_pool(config, absolute(pool_source), index=absolute(output))
     config = _affordable(config, pool, say)
     calibrate = config.method == "calibrated" and read_fusion(pool.index, _basis(config, pool)) is None
     if pool.texts is None and not calibrate:
         say(f"{pool.index} is up to date")
     elif config.demonstrations.pool_spans == "gold" and not calibrate:
-        with cluster.session():
+        with cluster.session(), _told_in_a_line():
             build(config, pool, say)
     else:
         with _engines(config, pool.labels, say):
@@ -163,7 +175,7 @@ def _affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
 
 def _basis(config: JobConfig, pool: Pool) -> str:
     """Fingerprint of what a calibration depends on; what is asked of it (the target) is chosen afterwards."""
-    fields = _fingerprint_fields(config, pool)
+    fields = deciding_fields(config, pool)
     return fingerprint(fields | {"calibration": config.calibration.sentences})
 
 
@@ -185,7 +197,7 @@ def check_assets(config: JobConfig) -> None:
             raise UsageError(f"{source} is not ready on this machine; run `el4ner models prepare {name}`")
 
 
-def is_complete(corpus: Corpus, config: JobConfig, done: set[tuple[str, int]]) -> bool:
+def is_complete(corpus: Corpus, config: JobConfig, done: Done) -> bool:
     """Whether every part of every document is done. Reads the corpus as far as the first that is not."""
     limits = config.limits
     return not any(
@@ -202,22 +214,30 @@ def _told_in_a_line() -> Iterator[None]:
         yield
     except (RayError, ExecutionTimeoutError) as error:
         logger.info("the run ended", exc_info=True)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cause = lines[-1] if lines else type(error).__name__
-        if isinstance(error, ExecutionTimeoutError):
-            # Ray's list of the operators that are not done, between two paragraphs about its own settings.
-            stages = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-            cause = f"nothing moved for {NO_PROGRESS_SECONDS:g} s longer than a request may take; {'; '.join(stages)}"
         raise FatalError(
-            f"the run ended: {cause}; what was committed stays, and the same command goes on from there"
+            f"the run ended: {_cause(error)}; what was committed stays, and the same command goes on from there"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ExecutionTimeoutError):
+        # Ray's list of the operators that are not done, between two paragraphs about its own settings.
+        stages = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+        return f"nothing moved for {NO_PROGRESS_SECONDS:g} s longer than a request may take; {'; '.join(stages)}"
+    told = getattr(error, "cause", None)
+    if isinstance(told, El4nerError):
+        return str(told).splitlines()[0]
+    # The end of the first traceback, before what Ray raised from it and what it advises.
+    after = [i for i, line in enumerate(lines) if line.startswith(_AFTER_THE_CAUSE) and i > 0]
+    return lines[after[0] - 1] if after else lines[-1] if lines else type(error).__name__
 
 
 @contextmanager
 def _engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[float]:
     """A Ray session with the ensemble running; yields the seconds that the start took."""
     began = time.perf_counter()
-    with cluster.session():
+    with cluster.session(), _told_in_a_line():
         DataContext.get_current().execution_no_progress_timeout_s = config.limits.request_seconds + NO_PROGRESS_SECONDS
         try:
             serving.start(config, Prompts(config.prompts, labels).prefix, say)
@@ -228,18 +248,20 @@ def _engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator
         serving.stop(config, wait=True)
 
 
-def _index_of(output: str) -> str:
+def index_of(output: str) -> str:
     """Folder of the index that a run builds for itself. An index is mapped into memory, so it needs a local folder."""
     if "://" in output and not output.startswith("file://"):
         return str(bundled.cache_dir() / "indexes" / fingerprint({"output": output})[:16])
     return str(Path(output.removeprefix("file://")) / "index")
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """The path from the root; a URI as it is."""
     return path if "://" in path else str(Path(path).absolute())
 
 
-def _fingerprint_fields(config: JobConfig, pool: Pool) -> dict[str, Any]:
+def deciding_fields(config: JobConfig, pool: Pool) -> dict[str, Any]:
+    """What decides the annotations: an output is resumed and retried only with the same."""
     fake = config.engine == "fake"
     return fingerprint_fields(config) | {
         # JSON objects have no order, prompts do.
@@ -264,8 +286,8 @@ def _header(config: JobConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _results(accounts: Accounts, sessions: list[dict[str, Any]]) -> dict[str, Any]:
-    """The outcome of all sessions that finished; one that was killed leaves its rows but not its time."""
+def results(accounts: Accounts, sessions: list[dict[str, Any]]) -> dict[str, Any]:
+    """What run.json tells of all sessions that finished; one that was killed leaves its rows but not its time."""
     wall = sum(session["wall_seconds"] for session in sessions)
     return {
         "status": "finished",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from el4ner_ray.accounting import committed_parts
+from el4ner_ray.accounting import committed_texts
 from el4ner_ray.config import fingerprint
-from el4ner_ray.errors import UsageError
+from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, Place
 
 RUN_FILE = "run.json"
+RETRY = "retry"  # folder of a retry's answers until they are merged
 
 
-def open_output(place: Place, fields: Mapping[str, Any], *, resume: bool, force: bool) -> set[tuple[str, int]]:
-    """The parts that are done already.
+def open_output(
+    place: Place, fields: Mapping[str, Any], *, resume: bool, force: bool
+) -> dict[tuple[str, int], int | None]:
+    """The parts that are done already, as `accounting.committed_texts` gives them.
 
     Args:
         place: The output folder.
@@ -25,13 +29,16 @@ def open_output(place: Place, fields: Mapping[str, Any], *, resume: bool, force:
         force: Moves what is there into `superseded-TIME/` and starts anew.
 
     Raises:
-        UsageError: The folder holds annotations of another configuration, or any with `resume` false.
+        UsageError: The folder cannot be written to, or holds annotations of another configuration, or any with
+            `resume` false.
     """
+    _check_writable(place)
     if force and (place.files(ANNOTATIONS, ".parquet") or read_run(place)):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        place.move_aside((ANNOTATIONS, ERRORS, RUN_FILE), f"superseded-{stamp}")
+        place.move_aside((ANNOTATIONS, ERRORS, RUN_FILE, RETRY), f"superseded-{stamp}")
     if not place.files(ANNOTATIONS, ".parquet"):
-        return set()
+        _sweep(place)
+        return {}
     if not resume:
         raise UsageError(f"--output {place.uri}: holds annotations; resume them, name another folder, or use --force")
     earlier = read_run(place)
@@ -39,13 +46,37 @@ def open_output(place: Place, fields: Mapping[str, Any], *, resume: bool, force:
         raise UsageError(
             f"--output {place.uri}: holds annotations but no {RUN_FILE}; name another folder or use --force"
         )
+    check_fingerprint(place, earlier, fields)
+    _sweep(place)
+    return committed_texts(place)
+
+
+def check_fingerprint(place: Place, earlier: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming what changed, unless the folder's `earlier` run had the same deciding `fields`."""
     if earlier["fingerprint"] != fingerprint(fields):
         changed = ", ".join(differences(earlier["fingerprint_fields"], fields))
         raise UsageError(
             f"--output {place.uri}: was written with a different {changed}; "
             "restore it, name another folder, or start anew with --force (the old output is kept beside)"
         )
-    return committed_parts(place)
+
+
+def _check_writable(place: Place) -> None:
+    try:
+        for folder in (ANNOTATIONS, ERRORS):
+            place.write(f"{folder}/.writable", b"")
+            place.remove(f"{folder}/.writable")
+    except FatalError as error:
+        raise UsageError(f"--output {error}; make the folder writable, or name another") from None
+
+
+def _sweep(place: Place) -> None:
+    """Remove what killed writers left: unfinished files, and errors whose annotations were never committed."""
+    committed = {posixpath.basename(path) for path in place.files(ANNOTATIONS, ".parquet")}
+    left = [path for folder in (ANNOTATIONS, ERRORS) for path in place.unfinished(folder)]
+    left += [path for path in place.files(ERRORS, ".parquet") if posixpath.basename(path) not in committed]
+    for path in left:
+        place.remove(path)
 
 
 def read_run(place: Place) -> dict[str, Any] | None:

@@ -173,6 +173,8 @@ def columns(uri: str) -> tuple[str, ...] | None:
 
 def _distinct(uri: str, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
+        if not _encodable(name):
+            raise UsageError(f"{uri}: the column name {name!r} is not UTF-8; write the file in UTF-8")
         if list(names).count(name) > 1:
             raise UsageError(f"{uri}: there are two columns {name!r}; rename one")
     return tuple(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
 from el4ner_ray import schema
+from el4ner_ray.errors import FatalError
 from el4ner_ray.schema import DECIDED, SENTENCES, Entity, Failure, Span, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
@@ -23,11 +25,15 @@ _FOOTER = b"el4ner"
 
 
 class FileSummary(msgspec.Struct):
-    """What an annotation file cost. It stands in the file's footer, so that it is committed with the rows."""
+    """What an annotation file cost. It stands in the file's footer, so that it is committed with the rows.
+
+    `retry` is the number of the last retry that replaced rows of the file, 0 for none.
+    """
 
     sentences: int = 0
     entities: int = 0
     stages: dict[str, dict[str, Usage]] = msgspec.field(default_factory=dict)
+    retry: int = 0
 
     def add(self, other: FileSummary) -> None:
         self.sentences += other.sentences
@@ -50,16 +56,22 @@ class Place:
     def write(self, name: str, content: bytes) -> None:
         """Write `name` below the folder, complete or not at all: temporary file, then rename.
 
-        The temporary name starts with a dot, which readers of Parquet folders skip.
+        The temporary name starts with a dot, which readers of Parquet folders skip. Raises FatalError, naming the file,
+        when that fails.
         """
         filesystem, root = self._resolved()
         target = posixpath.join(root, name)
         folder, base = posixpath.split(target)
         temporary = posixpath.join(folder, f".{base}.part")
-        filesystem.makedirs(folder, exist_ok=True)
-        with filesystem.open(temporary, "wb") as file:
-            file.write(content)
-        filesystem.mv(temporary, target)
+        try:
+            filesystem.makedirs(folder, exist_ok=True)
+            with filesystem.open(temporary, "wb") as file:
+                file.write(content)
+            filesystem.mv(temporary, target)
+        except OSError as error:
+            with suppress(OSError):
+                filesystem.rm(temporary)
+            raise FatalError(f"{target}: cannot be written: {error.strerror or error}") from error
 
     def move_aside(self, names: Sequence[str], folder: str) -> None:
         """Move what exists of `names` into `folder`, both below this one."""
@@ -72,13 +84,26 @@ class Place:
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Paths of the committed files of a folder below this one, sorted."""
+        return [f for f in self._listed(folder) if f.endswith(suffix) and not posixpath.basename(f).startswith(".")]
+
+    def unfinished(self, folder: str) -> list[str]:
+        """Paths of the temporary files that killed writers left in a folder below this one, sorted."""
+        return [f for f in self._listed(folder) if f.endswith(".part") and posixpath.basename(f).startswith(".")]
+
+    def _listed(self, folder: str) -> list[str]:
         filesystem, root = self._resolved()
         path = posixpath.join(root, folder)
         # Workers write, the driver lists: what it saw before does not count.
         filesystem.invalidate_cache()
         # Not a glob: the folder's own name may hold its special characters.
-        found = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
-        return sorted(f for f in found if f.endswith(suffix) and not posixpath.basename(f).startswith("."))
+        return sorted(filesystem.ls(path, detail=False)) if filesystem.exists(path) else []
+
+    def remove(self, name: str) -> None:
+        """Remove the file or folder `name` below this one, if it is there."""
+        filesystem, root = self._resolved()
+        path = posixpath.join(root, name)
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
 
     def open(self, path: str) -> Any:
         """A file as `files` names it, for reading."""
@@ -126,14 +151,8 @@ class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type s
             annotations.append(self._annotations(table, failures, summary))
             errors.extend(_error_rows(table, failures))
         output = pa.concat_tables(annotations)
-        # A task that Ray runs again writes the same rows: the same name makes that an overwrite, not a duplicate.
-        keys = zip(output.column(schema.DOC_ID).to_pylist(), output.column(schema.PART).to_pylist(), strict=True)
-        name = hashlib.sha256(msgspec.msgpack.encode(sorted(keys))).hexdigest()[:24] + ".parquet"
-        if errors:
-            self._place.write(f"{ERRORS}/{name}", to_parquet(pa.Table.from_pylist(errors, schema.ERROR_SCHEMA)))
-        # The annotations are the commit, so they come last.
-        footer = {_FOOTER: msgspec.json.encode(summary)}
-        self._place.write(f"{ANNOTATIONS}/{name}", to_parquet(output.replace_schema_metadata(footer)))
+        # A task that Ray runs again writes the same rows, so it overwrites and does not duplicate.
+        commit(self._place, file_name(output), output, summary, errors)
 
     def _failures(self, table: pa.Table) -> list[list[Failure]]:
         of_rows: list[list[Failure]] = [
@@ -177,6 +196,25 @@ class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type s
         stages = [stage for stage in self._stages if stage in schema.ASKING_STAGES]
         ledgers = (schema.usage_column(stage).decode(table.slice(row, 1))[0] for stage in stages)
         return sum(usage.requests + usage.merged for ledger in ledgers for usage in ledger.values())
+
+
+def commit(place: Place, name: str, rows: pa.Table, summary: FileSummary, errors: list[dict[str, Any]]) -> None:
+    """Write or replace the annotation file `name`, and the error file of that name if there is any error.
+
+    The annotations are the commit, so they come last: an error file without its annotation file does not count.
+    """
+    if errors:
+        place.write(f"{ERRORS}/{name}", to_parquet(pa.Table.from_pylist(errors, schema.ERROR_SCHEMA)))
+    else:
+        place.remove(f"{ERRORS}/{name}")  # of an earlier try
+    footer = {_FOOTER: msgspec.json.encode(summary)}
+    place.write(f"{ANNOTATIONS}/{name}", to_parquet(rows.replace_schema_metadata(footer)))
+
+
+def file_name(rows: pa.Table) -> str:
+    """Name of the file with these rows: rows that are written again overwrite it, in whatever order they come."""
+    keys = zip(rows.column(schema.DOC_ID).to_pylist(), rows.column(schema.PART).to_pylist(), strict=True)
+    return hashlib.sha256(msgspec.msgpack.encode(sorted(keys))).hexdigest()[:24] + ".parquet"
 
 
 def to_parquet(table: pa.Table) -> bytes:

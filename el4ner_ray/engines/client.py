@@ -8,7 +8,7 @@ import logging
 
 import msgspec
 from ray import serve
-from ray.exceptions import RayActorError, TaskCancelledError
+from ray.exceptions import ObjectLostError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from tenacity import AsyncRetrying, RetryError, before_sleep_log, retry_if_exception_type, stop_after_attempt
@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 _encode_requests = msgspec.msgpack.Encoder().encode
 _decode_completions = msgspec.msgpack.Decoder(list[Completion]).decode
 
-# The replica died or is being replaced, Serve turned the call away, or the deadline passed.
-_PASSING = (RetryableError, RayActorError, RayServeException, TaskCancelledError, TimeoutError)
+# The replica died or is being replaced, its node died with the answer, Serve turned the call away, or the deadline
+# passed.
+_PASSING = (RetryableError, RayActorError, ObjectLostError, RayServeException, TaskCancelledError, TimeoutError)
 
 
 class ServedEnsemble:

@@ -31,9 +31,12 @@ class ScriptedEngine:
         self._settings = settings
         # Which calls fail does not depend on what they ask: a retry of the same call must be able to succeed.
         self._faults = random.Random(model)
+        self._calls = 0
 
     async def generate(self, requests: list[Request]) -> list[Completion]:
         """Answer a batch; see `engines.base.Engine`."""
+        self._calls += 1
+        await self._hang_if_due()
         if self._settings.latency_ms:
             await asyncio.sleep(self._settings.latency_ms / 1000)
         if self._faults.random() < self._settings.failure_rate:
@@ -41,10 +44,15 @@ class ScriptedEngine:
         return [self._answer(request) for request in requests]
 
     async def check_health(self) -> None:
-        """Always healthy."""
+        """Healthy unless it hangs."""
+        await self._hang_if_due()
 
     def shutdown(self) -> None:
         """Nothing to end."""
+
+    async def _hang_if_due(self) -> None:
+        if self._settings.hang_after is not None and self._calls > self._settings.hang_after:
+            await asyncio.Event().wait()
 
     def _answer(self, request: Request) -> Completion:
         prompt = running_text(request.turns)

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from el4ner_ray.schema import ANNOTATION_SCHEMA
+from tests import hostile
 from tests.conftest import ROOT, Run, write_jsonl
 
 pytestmark = pytest.mark.timeout(600)
@@ -44,7 +45,16 @@ UGLY: dict[str, Any] = {
     "one-line": "Anna met Ben and " * 3125,
     "book": BOOK,
     "astral": "𝒜nna and Anna, 𝔅en and Ben",
-}
+} | hostile.documents(320, seed=1)
+
+BROKEN = [
+    b'{"id": "broken", "text": "Anna',
+    b'{"id": "latin1", "text": "Ren\xe9e"}',
+    b'{"id": "surrogate", "text": "a\\ud800b"}',
+    b'{"id": "number", "text": 7}',
+    b'{"id": "missing"}',
+    *hostile.cut_lines(30, seed=1),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +62,13 @@ def ugly(tmp_path_factory: pytest.TempPathFactory, el4ner: Run, gold_index: Path
     """One run over all ugly documents, with broken lines between them, and garbage from the engine."""
     folder = tmp_path_factory.mktemp("ugly")
     lines = [json.dumps({"id": key, "text": text, "n": len(text)}).encode() for key, text in UGLY.items()]
-    lines[3:3] = [
-        b'{"id": "broken", "text": "Anna',
-        b'{"id": "latin1", "text": "Ren\xe9e"}',
-        b'{"id": "surrogate", "text": "a\\ud800b"}',
-        b'{"id": "number", "text": 7}',
-        b'{"id": "missing"}',
-    ]
+    lines[3:3] = BROKEN
     (folder / "in.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     config = {"fake": {"garbage_rate": 0.2}, "limits": {"part_characters": 4000, "documents_per_file": 8}}
     (folder / "job.yaml").write_text(yaml.safe_dump(config))
     done = el4ner(
         "annotate", folder / "in.jsonl", "--pool", gold_index, "--output", folder / "out", "--profile", "fake",
-        "--config", folder / "job.yaml", "--pool-spans", "gold", "--max-failed", "5",
+        "--config", folder / "job.yaml", "--pool-spans", "gold", "--max-failed", str(len(BROKEN)),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "out"
@@ -93,7 +97,7 @@ def test_every_document_is_there_exactly_once_and_untouched(ugly: Path) -> None:
 
 def test_broken_lines_are_error_rows_that_name_file_and_line(ugly: Path) -> None:
     failed = {row["doc_id"]: row["error"] for row in rows_of(ugly) if row["status"] == "failed"}
-    assert len(failed) == 5
+    assert len(failed) == len(BROKEN)
     assert {"surrogate", "number", "missing"} <= set(failed)
     assert all("in.jsonl:" in error for error in failed.values())
 
@@ -141,7 +145,9 @@ def test_schema_and_run_file(ugly: Path) -> None:
     run = json.loads((ugly / "run.json").read_text())
     assert run["engine"] == "fake"
     assert run["status"] == "finished"
-    assert run["documents"] == {"total": len(UGLY) + 5, "ok": len(UGLY), "partial": 0, "failed": 5}
+    assert run["documents"] == {
+        "total": len(UGLY) + len(BROKEN), "ok": len(UGLY), "partial": 0, "failed": len(BROKEN),
+    }  # fmt: skip
     assert {"config", "fingerprint", "versions", "sentences", "entities", "wall_seconds", "startup_seconds"} <= set(run)
     assert run["sentences_per_second"] > 0
     assert set(run["stages"]) == {"pre_extract", "retrieve", "extract", "classify", "verify"}
@@ -203,6 +209,17 @@ def test_passing_faults_are_retried_and_lasting_ones_cost_only_the_status(
     assert {row["status"] for row in rows} == {"failed"}
     assert all("scripted fault" in row["error"] for row in rows)
 
+    config.write_text("fake: {failure_rate: 0.0}")
+    done = el4ner("retry", tmp_path / "failed", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert "40 documents are not ok and are annotated again" in done.stderr
+    assert rows_of(tmp_path / "failed") == rows_of(tmp_path / "retried")
+    assert list((tmp_path / "failed" / "errors").iterdir()) == []
+    assert not (tmp_path / "failed" / "retry").exists()
+    run = json.loads((tmp_path / "failed" / "run.json").read_text())
+    assert run["documents"] == {"total": 40, "ok": 40, "partial": 0, "failed": 0}
+    assert len(run["sessions"]) == 2
+
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_process_and_resumes_with_nothing_lost_or_doubled(
@@ -237,20 +254,6 @@ def test_a_run_that_is_ended_leaves_no_process_and_resumes_with_nothing_lost_or_
     assert 0 < committed < 60
     assert el4ner(*arguments).returncode == 0
     assert sorted(int(row["doc_id"]) for row in rows_of(output)) == list(range(60))
-
-
-def test_a_run_that_cannot_write_says_so_in_a_line(tmp_path: Path, el4ner: Run, gold_index: Path) -> None:
-    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": "1", "text": "Anna met Ben."}])
-    output = tmp_path / "out"
-    output.mkdir()
-    # A folder in which nobody, not even root, can make a file.
-    (output / "annotations").symlink_to("/proc")
-    arguments = ("annotate", corpus, "--pool", gold_index, "--profile", "fake", "--pool-spans", "gold")
-    done = el4ner(*arguments, "--output", output)
-    assert done.returncode == 1
-    assert "el4ner: the run ended: " in done.stderr
-    assert "what was committed stays" in done.stderr
-    assert "Traceback" not in done.stderr.split("el4ner: the run ended: ")[1]
 
 
 def marked(process: psutil.Process, mark: str) -> bool:

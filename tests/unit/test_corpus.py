@@ -316,6 +316,8 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     assert "holds int64, not strings" in refused(paths[2], text="n")
     (tmp_path / "b.csv").write_text("text,n,n\nx,1,2\n")
     assert "two columns 'n'" in refused(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_bytes(b"text,\xff\nx,1\n")
+    assert "c.csv: the column name '\\udcff' is not UTF-8" in refused(tmp_path / "c.csv")
 
 
 def test_duplicate_ids_are_told_with_both_places(tmp_path: Path) -> None:

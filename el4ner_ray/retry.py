@@ -1,0 +1,135 @@
+"""Annotating the failed documents of a run again, and merging the answers into it.
+
+The new answers are collected in an output folder of their own, `DIR/retry/N` (N counts the sessions of the run), which
+resumes like any other. Then each annotation file with a failed row is replaced by one with the new row in its place, by
+the rename that commits every file: whoever reads the folder sees each row exactly once at any moment. A file's footer
+remembers N, so that a merge that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from el4ner_ray import job, schema
+from el4ner_ray.accounting import Retried, take_stock
+from el4ner_ray.config import restored
+from el4ner_ray.errors import UsageError
+from el4ner_ray.output import RETRY, RUN_FILE, check_fingerprint, read_run, write_run
+from el4ner_ray.pool import open_pool
+from el4ner_ray.sink import ANNOTATIONS, ERRORS, FileSummary, Place, commit, file_name, read_summary
+
+Key = tuple[str, int]
+
+
+def retry(directory: str, config_file: str | None = None, *, say: job.Say = print) -> dict[str, Any]:
+    """Annotate the documents of a finished run again of which some part is not ok; returns the new run.json.
+
+    A YAML file lies over the run's own configuration; it can change what decides no annotation (`limits.retries`, …).
+    Raises UsageError where the folder holds no finished run, or the run could not be repeated as it was.
+    """
+    place = Place(job.absolute(directory))
+    run = read_run(place)
+    if run is None:
+        raise UsageError(f"{directory}: no {RUN_FILE} in it; give the folder that `el4ner annotate` wrote")
+    if run["status"] != "finished" or "source" not in run:
+        raise UsageError(f"{directory}: its run has not finished; run the same `el4ner annotate` command again first")
+    config = restored(run["config"], config_file)
+    job.check_assets(config)
+    source = run["source"]
+    index = job.index_of(place.uri)
+    pool = index if (Path(index) / "index.json").is_file() else source["pool"]
+    check_fingerprint(place, run, job.deciding_fields(config, open_pool(config, pool, index)))
+    number = len(run["sessions"]) + 1
+    staged = Place(f"{place.uri}/{RETRY}/{number}")
+    retried = Retried.of(place)
+    if retried.documents:
+        say(f"{len(retried.documents)} documents are not ok and are annotated again")
+        again = job.annotate(
+            config, source["inputs"], pool, staged.uri, limit=source["limit"], retried=retried, say=say
+        )
+        merge(staged, place, number)
+        run["sessions"] += again["sessions"]
+    else:
+        say("no document has failed")
+    run |= job.results(take_stock(place), run["sessions"])
+    write_run(place, run)
+    place.remove(RETRY)
+    return run
+
+
+def merge(staged: Place, place: Place, number: int) -> None:
+    """Put the rows of the output folder `staged` in the place of the same rows of `place`; may be called again."""
+    where = {key: path for path in staged.files(ANNOTATIONS, ".parquet") for key in _keys(_read(staged, path)[0])}
+    costs = take_stock(staged).summary
+    files = place.files(ANNOTATIONS, ".parquet")
+    first = True
+    for path in files:
+        rows, summary = _read(place, path)
+        wanted = {key: where.pop(key) for key in _keys(rows) if key in where}
+        # What the retry cost is told by the first file that it changes.
+        summary.add(costs if wanted and first else FileSummary())
+        first = first and not wanted
+        if wanted and summary.retry != number:
+            _replace(staged, wanted, place, path, rows, summary, number)
+    if where:
+        # A document that could not be read may have been mended since, and be longer than a part.
+        new = pa.concat_tables(_taken(staged, where), promote_options="permissive")
+        name = file_name(new)
+        commit(place, name, new, FileSummary(entities=_entities(new), retry=number), list(_errors(staged, where)))
+
+
+def _replace(
+    staged: Place, wanted: Mapping[Key, str], place: Place, path: str, rows: pa.Table, summary: FileSummary, number: int
+) -> None:
+    name = posixpath.basename(path)
+    both = pa.concat_tables([rows, *_taken(staged, wanted)], promote_options="permissive")
+    # The last row with a key counts; it stands where the first one stood.
+    last = {key: row for row, key in enumerate(_keys(both))}
+    merged = both.take(pa.array(list(last.values())))
+    kept = [error for error in _error_rows(place, name) if _key(error) not in wanted]
+    summary.entities, summary.retry = _entities(merged), number
+    commit(place, name, merged, summary, [*kept, *_errors(staged, wanted)])
+
+
+def _taken(staged: Place, wanted: Mapping[Key, str]) -> Iterator[pa.Table]:
+    for path in sorted(set(wanted.values())):
+        rows = _read(staged, path)[0]
+        yield rows.filter(pa.array([key in wanted for key in _keys(rows)]))
+
+
+def _errors(staged: Place, wanted: Mapping[Key, str]) -> Iterator[dict[str, Any]]:
+    for path in sorted(set(wanted.values())):
+        for error in _error_rows(staged, posixpath.basename(path)):
+            if _key(error) in wanted:
+                yield error
+
+
+def _read(place: Place, path: str) -> tuple[pa.Table, FileSummary]:
+    with place.open(path) as file:
+        parquet = pq.ParquetFile(file)
+        return parquet.read(), read_summary(parquet.metadata)
+
+
+def _error_rows(place: Place, name: str) -> list[dict[str, Any]]:
+    content = place.read(f"{ERRORS}/{name}")
+    rows: list[dict[str, Any]] = [] if content is None else pq.read_table(pa.BufferReader(content)).to_pylist()
+    return rows
+
+
+def _keys(rows: pa.Table) -> list[Key]:
+    return list(zip(rows.column(schema.DOC_ID).to_pylist(), rows.column(schema.PART).to_pylist(), strict=True))
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return row[schema.DOC_ID], row[schema.PART]
+
+
+def _entities(rows: pa.Table) -> int:
+    return int(pc.sum(pc.list_value_length(rows.column("entities"))).as_py() or 0)

@@ -1,0 +1,337 @@
+"""An output folder: what is refused, what killed writers left, and a retry's rows in the place of the failed ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray.exceptions import RayError, RayTaskError
+
+from el4ner_ray import job, retry, sink
+from el4ner_ray.accounting import Retried, committed_parts, committed_texts, take_stock
+from el4ner_ray.config import fingerprint, load
+from el4ner_ray.corpus import check_unchanged, survey
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.output import open_output, read_run, write_run
+from el4ner_ray.pool import open_pool
+from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
+from el4ner_ray.sink import FileSummary, Place, commit, file_name
+from tests.conftest import ROOT, write_jsonl
+
+FIELDS = {"k": 5}
+Row = tuple[str, int, str, str]  # doc_id, part, text, status
+
+
+def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0) -> str:
+    """Commit a file with these rows, an error for each that is not ok; its name."""
+    table = pa.Table.from_pylist(
+        [
+            {
+                "doc_id": doc_id, "part": part, "text_start": 0, "text": text, "status": status,
+                "entities": [], "dropped": [],
+                "error": None if status == "ok" else "no answer",
+            }
+            for doc_id, part, text, status in rows
+        ],
+        ANNOTATION_SCHEMA,
+    )  # fmt: skip
+    errors = [
+        {"doc_id": doc_id, "part": part, "kind": "engine", "stage": "extract", "reason": "no answer"}
+        for doc_id, part, _, status in rows
+        if status != "ok"
+    ]
+    summary = FileSummary(len(rows), 0, {"extract": {"m": Usage(requests=requests)}}, retry)
+    commit(place, file_name(table), table, summary, errors)
+    return file_name(table)
+
+
+def held(place: Place) -> dict[tuple[str, int], tuple[str, str]]:
+    rows = [row for path in place.files("annotations", ".parquet") for row in pq.read_table(path).to_pylist()]
+    keys = [(row["doc_id"], row["part"]) for row in rows]
+    assert len(keys) == len(set(keys))
+    return {key: (row["text"], row["status"]) for key, row in zip(keys, rows, strict=True)}
+
+
+def errors_of(place: Place) -> set[tuple[str, int]]:
+    rows = [row for path in place.files("errors", ".parquet") for row in pq.read_table(path).to_pylist()]
+    return {(row["doc_id"], row["part"]) for row in rows}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(str(tmp_path / "out"))
+    write_run(place, {"fingerprint": fingerprint(FIELDS), "fingerprint_fields": FIELDS})
+    return place
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(place, ("a", 0, "A", "failed"))
+    write = Place.write
+
+    def killed(self: Place, name: str, content: bytes) -> None:
+        if name.startswith("annotations"):
+            raise KeyboardInterrupt
+        write(self, name, content)
+
+    monkeypatch.setattr(Place, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        put(place, ("b", 0, "B", "failed"))
+    monkeypatch.undo()
+    (Path(place.uri) / "annotations" / ".c.parquet.part").write_bytes(b"half a file")
+    assert errors_of(place) == {("a", 0), ("b", 0)}
+    assert open_output(place, FIELDS, resume=True, force=False) == {("a", 0): hash("A")}
+    assert errors_of(place) == {("a", 0)}
+    assert sorted(path.name for path in (Path(place.uri) / "annotations").iterdir()) == [file_name_of(place)]
+
+
+def file_name_of(place: Place) -> str:
+    (path,) = place.files("annotations", ".parquet")
+    return Path(path).name
+
+
+def test_rows_written_again_without_a_failure_leave_no_error_behind(place: Place) -> None:
+    assert put(place, ("a", 0, "A", "failed")) == put(place, ("a", 0, "A", "ok"))
+    assert held(place) == {("a", 0): ("A", "ok")}
+    assert errors_of(place) == set()
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "annotations").symlink_to("/proc")  # where nobody, not even root, can make a file
+    with pytest.raises(UsageError, match=r"--output .*annotations/.*cannot be written: .*name another"):
+        open_output(Place(str(out)), FIELDS, resume=True, force=False)
+
+
+def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(str(tmp_path))
+    monkeypatch.setattr(sink.fsspec.implementations.local.LocalFileSystem, "mv", full)
+    with pytest.raises(FatalError, match=r"annotations/x\.parquet: cannot be written: No space left on device"):
+        place.write("annotations/x.parquet", b"x")
+    assert list((tmp_path / "annotations").iterdir()) == []
+
+
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+CHANGES = [
+    # what the input holds now, what is told
+    ([("a", "Anna."), ("b", "Ben.")], None),
+    ([("b", "Ben."), ("new", "Carl."), ("a", "Anna.")], None),
+    ([("a", "Anna."), ("b", "Ben!")], r"in.jsonl:2: the text of document 'b'"),
+    ([("a", "Anna.")], r"1 rows of out are not in the input any more, the first is part 0 of document 'b'"),
+    ([("a", "Anna."), ("b", None)], r"in.jsonl:2: the text of document 'b'"),
+]
+
+
+@pytest.mark.parametrize(("now", "told"), CHANGES)
+def test_a_changed_input_is_noticed(tmp_path: Path, now: list[tuple[str, Any]], told: str | None) -> None:
+    corpus = survey([str(write_jsonl(tmp_path / "in.jsonl", [{"id": i, "text": t} for i, t in now]))], "text")
+    texts = {("a", 0): hash("Anna."), ("b", 0): hash("Ben.")}
+    if told is None:
+        check_unchanged(corpus, 100, texts, "out", whole=True)
+    else:
+        with pytest.raises(UsageError, match=told):
+            check_unchanged(corpus, 100, texts, "out", whole=True)
+
+
+def test_documents_in_parts_are_compared_part_by_part(tmp_path: Path) -> None:
+    text = "Anna met Ben in Oslo. " * 20
+    corpus = survey([str(write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": text}]))], "text")
+    place = Place(str(tmp_path / "out"))
+    with pytest.raises(UsageError, match=r"2 rows .* part 0 of document 'b'"):
+        check_unchanged(corpus, 100, {("b", 0): None, ("b", 1): None}, "out", whole=True)
+    check_unchanged(corpus, 100, {("b", 0): None}, "out", whole=False)
+    put(place, ("a", 1, "something else", "ok"))
+    with pytest.raises(UsageError, match="the text of document 'a'"):
+        check_unchanged(corpus, 100, committed_texts(place), "out", whole=True)
+
+
+def test_a_document_that_could_not_be_read_may_be_mended(place: Place) -> None:
+    put(place, ("a", 0, "", "failed"), ("b", 0, "", "ok"), ("c", 0, "C", "failed"))
+    assert committed_texts(place) == {("a", 0): None, ("b", 0): hash(""), ("c", 0): hash("C")}
+
+
+def test_what_is_retried(place: Place) -> None:
+    put(place, ("a", 0, "A", "ok"), ("b", 0, "B0", "ok"), ("b", 1, "B1", "partial"))
+    put(place, ("c", 0, "", "failed"))
+    retried = Retried.of(place)
+    assert retried.documents == {"b", "c"}
+    assert retried.texts == {("b", 0): hash("B0"), ("b", 1): hash("B1"), ("c", 0): None}
+    left = {key for key in [("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1), ("new", 0)] if key not in retried}
+    assert left == {("b", 1), ("c", 0), ("c", 1)}
+    assert ("c", 0) in retried.without({("c", 0)})
+
+
+@pytest.fixture
+def failed(place: Place) -> Place:
+    """Three files, two of them with rows that are not ok."""
+    put(place, ("a", 0, "A", "ok"), ("b", 0, "B", "failed"), ("c", 0, "C", "ok"), requests=3)
+    put(place, ("d", 0, "", "failed"), ("e", 0, "E", "partial"), requests=2)
+    put(place, ("f", 0, "F", "ok"), requests=1)
+    return place
+
+
+@pytest.fixture
+def staged(failed: Place) -> Place:
+    """What a retry found: b is ok now, d was mended and has two parts, e has failed again."""
+    staged = Place(f"{failed.uri}/retry/2")
+    put(staged, ("b", 0, "B", "ok"), ("d", 0, "D0", "ok"), requests=10)
+    put(staged, ("d", 1, "D1", "ok"), ("e", 0, "E", "failed"), requests=10)
+    return staged
+
+
+def assert_merged(place: Place) -> None:
+    ok = {("a", 0): "A", ("b", 0): "B", ("c", 0): "C", ("d", 0): "D0", ("d", 1): "D1", ("f", 0): "F"}
+    assert held(place) == {key: (text, "ok") for key, text in ok.items()} | {("e", 0): ("E", "failed")}
+    assert errors_of(place) == {("e", 0)}
+    accounts = take_stock(place)
+    assert (accounts.ok, accounts.partial, accounts.failed, accounts.duplicated_parts) == (5, 0, 1, 0)
+    assert accounts.summary.stages["extract"]["m"].requests == 3 + 2 + 1 + 20
+
+
+def test_a_merge_puts_new_rows_in_the_place_of_the_old(failed: Place, staged: Place) -> None:
+    retry.merge(staged, failed, 2)
+    assert_merged(failed)
+    first = [row["doc_id"] for row in pq.read_table(failed.files("annotations", ".parquet")[0]).to_pylist()]
+    assert first == sorted(first)
+
+
+def test_a_merge_killed_before_any_write_goes_on(failed: Place, staged: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Place.write
+    before = held(failed).keys()
+    for survive in range(12):
+        writes = 0
+
+        def killed(self: Place, name: str, content: bytes, survive: int = survive) -> None:
+            nonlocal writes
+            if writes == survive:
+                raise KeyboardInterrupt
+            writes += 1
+            write(self, name, content)
+
+        monkeypatch.setattr(Place, "write", killed)
+        try:
+            retry.merge(staged, failed, 2)
+        except KeyboardInterrupt:
+            assert before <= held(failed).keys()
+            continue
+        finally:
+            monkeypatch.undo()
+        break
+    assert survive > 2
+    assert_merged(failed)
+    files = {path: Path(path).read_bytes() for path in failed.files("annotations", ".parquet")}
+    retry.merge(staged, failed, 2)
+    assert {path: Path(path).read_bytes() for path in files} == files
+
+
+def test_a_second_retry_replaces_what_failed_again(failed: Place, staged: Place) -> None:
+    retry.merge(staged, failed, 2)
+    again = Place(f"{failed.uri}/retry/3")
+    put(again, ("e", 0, "E", "ok"))
+    retry.merge(again, failed, 3)
+    assert held(failed)["e", 0] == ("E", "ok")
+    assert errors_of(failed) == set()
+    assert committed_parts(failed) == held(failed).keys()
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Place:
+    """A finished run of the scripted engine, as far as run.json goes, with a document that failed."""
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "A"}])
+    config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold"}})
+    pool = str(ROOT / "examples" / "pool.jsonl")
+    place = Place(str(tmp_path / "out"))
+    fields = job.deciding_fields(config, open_pool(config, pool, job.index_of(place.uri)))
+    put(place, ("a", 0, "A", "failed"))
+    source = {"inputs": [str(tmp_path / "in.jsonl")], "pool": pool, "limit": None}
+    run = {"status": "finished", "source": source, "sessions": [], "config": config.model_dump(mode="json")}
+    write_run(place, run | {"fingerprint": fingerprint(fields), "fingerprint_fields": fields})
+    return place
+
+
+def change(place: Place, **fields: Any) -> None:
+    write_run(place, (read_run(place) or {}) | fields)
+
+
+def test_a_retry_needs_a_finished_run(finished: Place, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no run.json in it; give the folder"):
+        retry.retry(str(tmp_path / "nowhere"))
+    change(finished, status="running")
+    with pytest.raises(UsageError, match="has not finished; run the same `el4ner annotate` command again first"):
+        retry.retry(finished.uri)
+
+
+def test_a_retry_needs_what_the_run_had(finished: Place, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("demonstrations: {k: 2}")
+    with pytest.raises(UsageError, match=r"different demonstrations\.k"):
+        retry.retry(finished.uri, str(tmp_path / "job.yaml"))
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "another"}])
+    with pytest.raises(UsageError, match="the text of document 'a'"):
+        retry.retry(finished.uri)
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "b", "text": "A"}])
+    with pytest.raises(UsageError, match="not in the input any more"):
+        retry.retry(finished.uri)
+    (tmp_path / "in.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"in\.jsonl: no such file"):
+        retry.retry(finished.uri)
+    change(finished, source=read_source(finished) | {"pool": str(tmp_path / "pool.jsonl")})
+    with pytest.raises(UsageError, match=r"pool\.jsonl"):
+        retry.retry(finished.uri)
+    assert held(finished) == {("a", 0): ("A", "failed")}
+
+
+def read_source(place: Place) -> dict[str, Any]:
+    source: dict[str, Any] = (read_run(place) or {})["source"]
+    return source
+
+
+def test_a_retry_of_nothing_counts_anew(finished: Place) -> None:
+    put(finished, ("a", 0, "A", "ok"))
+    told: list[str] = []
+    run = retry.retry(finished.uri, say=told.append)
+    assert told == ["no document has failed"]
+    assert run["documents"] == {"total": 1, "ok": 1, "partial": 0, "failed": 0}
+
+
+def test_a_merge_that_was_killed_is_finished_without_an_engine(finished: Place) -> None:
+    """The new answers are there, and run.json tells that the retry that found them finished; the merge is missing."""
+    staged = Place(f"{finished.uri}/retry/1")
+    put(staged, ("a", 0, "A", "ok"))
+    session = {"started": "", "sentences": 1, "startup_seconds": 1.0, "wall_seconds": 1.0}
+    write_run(staged, (read_run(finished) or {}) | {"sessions": [session]})
+    run = retry.retry(finished.uri)
+    assert held(finished) == {("a", 0): ("A", "ok")}
+    assert run["sessions"] == [session]
+    assert not Path(staged.uri).exists()
+
+
+ADVICE = (
+    "Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\nTo change retry attempts, configure it."
+)
+
+
+def test_what_ended_a_run_is_told_without_what_ray_adds() -> None:
+    full = FatalError(f"out/annotations/x.parquet: cannot be written: No space left on device\n{ADVICE}")
+    chained = (
+        f"Traceback:\nValueError: bad\n\nThe above exception was the direct cause of it:\n\nUserError: x\n{ADVICE}"
+    )
+    cases = [
+        (
+            RayTaskError("write", f"Traceback:\nOSError: 28\n{ADVICE}", full),
+            "out/annotations/x.parquet: cannot be written",
+        ),
+        (RayTaskError("stage", chained, ValueError("bad")), "ValueError: bad;"),
+        (RayTaskError("write", f"Traceback:\nKeyError: 'a'\n{ADVICE}", KeyError("a")), "KeyError: 'a';"),
+        (RayError("Traceback:\nlast line"), "last line;"),
+    ]
+    for error, wanted in cases:
+        with pytest.raises(FatalError) as raised, job._told_in_a_line():
+            raise error
+        assert str(raised.value).startswith(f"the run ended: {wanted}")
+        assert "\n" not in str(raised.value)
