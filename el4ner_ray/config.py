@@ -157,6 +157,17 @@ class JobConfig(_Section):
             check_labels(self.labels)
         return self
 
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, profile: str | None = None, **fields: Any) -> JobConfig:
+        """The configuration from a profile, a YAML file over it, and fields over both, sections as mappings.
+
+        Raises UsageError, naming the field and the mend.
+
+        >>> JobConfig.load(profile="fake", demonstrations={"k": 2}).demonstrations.k
+        2
+        """
+        return load(path, profile, overrides=fields)
+
     @property
     def model_names(self) -> tuple[str, ...]:
         return tuple(model.name for model in self.models)

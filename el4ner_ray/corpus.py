@@ -304,6 +304,17 @@ def _duplicate(files: Sequence[CorpusFile], text_column: str, second: Document) 
     )
 
 
+def output_names(names: Sequence[str]) -> dict[str, str]:
+    """What the input's other columns are called in the output: their own names, or `input_NAME` where it has these."""
+    chosen: dict[str, str] = {}
+    for name in names:
+        new = name
+        while new in RESERVED_COLUMNS or new.startswith("el4ner.") or (new != name and new in names):
+            new = f"input_{new}"
+        chosen[name] = new
+    return chosen
+
+
 class _ExtraColumns:
     """Finds one Arrow type for each extra column over all files."""
 
@@ -335,13 +346,7 @@ class _ExtraColumns:
                 raise UsageError(
                     f"{uri}: a column has another type than in other files ({reason}); convert it"
                 ) from None
-        renamed: dict[str, str] = {}
-        for name in schema.names:
-            new = name
-            while new in RESERVED_COLUMNS or new.startswith("el4ner.") or (new != name and new in schema.names):
-                new = f"input_{new}"
-            if new != name:
-                renamed[name] = new
+        renamed = {name: new for name, new in output_names(schema.names).items() if new != name}
         fields = [
             pa.field(renamed.get(field.name, field.name), pa.string() if pa.types.is_null(field.type) else field.type)
             for field in schema

@@ -21,6 +21,7 @@ from el4ner_ray import cluster, pipeline
 from el4ner_ray.accounting import Accounts, Retried, committed_parts, take_stock
 from el4ner_ray.calibration import calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
+from el4ner_ray.core.fusion import Fusion, OperatingPoint
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.engines import bundled, serving
@@ -35,6 +36,7 @@ from el4ner_ray.watch import watched
 logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+Learnt = tuple[Fusion, OperatingPoint]
 
 # A request may take its whole deadline and be asked again, of an engine that is loaded anew. A run in which nothing
 # moves for so much longer is stuck, and ends instead of waiting for ever.
@@ -76,7 +78,7 @@ def annotate(
     # Workers do not share the driver's working folder.
     output, pool_source = absolute(output), absolute(pool_source)
     pool = open_pool(config, pool_source, index=index_of(output))
-    config = _affordable(config, pool, say)
+    config = affordable(config, pool, say)
     learnt = read_fusion(pool.index, _basis(config, pool)) if config.method == "calibrated" else None
     if learnt is not None:
         operating_point(learnt, config.calibration)  # a target that cannot be had is refused before any model loads
@@ -103,15 +105,11 @@ def annotate(
     source = {"inputs": [absolute(given) for given in inputs], "pool": pool_source, "limit": limit}
     run = _header(config, fields) | {"source": source, "sessions": earlier.get("sessions", [])}
     write_run(place, run)
-    with _engines(config, pool.labels, say) as startup:
+    with engines(config, pool.labels, say) as startup:
         began = time.perf_counter()
-        if pool.texts is not None:
-            build(config, pool, say)
-        fusion = None
-        if config.method == "calibrated":
-            learnt, point = calibrated(config, pool, _basis(config, pool), say)
-            fusion = learnt, point.threshold
-            run |= {"calibration": figures(learnt, point)}
+        fusion = prepare(config, pool, say)
+        if fusion is not None:
+            run |= {"calibration": figures(*fusion)}
         startup += time.perf_counter() - began
         began = time.perf_counter()
         say("annotating")
@@ -122,7 +120,8 @@ def annotate(
             config.limits.documents_per_file,
         )
         with watched(place, len(retried.documents) if retried else corpus.documents, say):
-            pipeline.annotate(CorpusSource(corpus, config.limits, done), config, pool.labels, pool.index, fusion, sink)
+            documents = CorpusSource(corpus, config.limits, done)
+            pipeline.annotate(documents, config, pool.labels, pool.index, threshold_of(fusion), sink)
         wall = time.perf_counter() - began
     accounts = take_stock(place)
     session = {
@@ -145,7 +144,7 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
     """Build the demonstration index of a pool into the folder `output`; returns what it was built from."""
     check_assets(config)
     pool = open_pool(config, absolute(pool_source), index=absolute(output))
-    config = _affordable(config, pool, say)
+    config = affordable(config, pool, say)
     calibrate = config.method == "calibrated" and read_fusion(pool.index, _basis(config, pool)) is None
     if pool.texts is None and not calibrate:
         say(f"{pool.index} is up to date")
@@ -153,15 +152,27 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
         with cluster.session(), _told_in_a_line():
             build(config, pool, say)
     else:
-        with _engines(config, pool.labels, say):
-            if pool.texts is not None:
-                build(config, pool, say)
-            if calibrate:
-                calibrated(config, pool, _basis(config, pool), say)
+        with engines(config, pool.labels, say):
+            prepare(config, pool, say)
     return pool.built_from
 
 
-def _affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
+def prepare(config: JobConfig, pool: Pool, say: Say) -> Learnt | None:
+    """Build the pool's index and, for the calibrated method, learn from it, where that is not done; what was learnt.
+
+    The engines must be running.
+    """
+    if pool.texts is not None:
+        build(config, pool, say)
+    return calibrated(config, pool, _basis(config, pool), say) if config.method == "calibrated" else None
+
+
+def threshold_of(learnt: Learnt | None) -> tuple[Fusion, float] | None:
+    """What the last stage needs of what was learnt."""
+    return (learnt[0], learnt[1].threshold) if learnt else None
+
+
+def affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
     """The configuration with the paper's method where the pool is too small to learn from."""
     sentences = pool.built_from["sentences"]
     if config.method == "paper" or sentences >= MIN_CALIBRATION_SENTENCES:
@@ -234,7 +245,7 @@ def _cause(error: Exception) -> str:
 
 
 @contextmanager
-def _engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[float]:
+def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[float]:
     """A Ray session with the ensemble running; yields the seconds that the start took."""
     began = time.perf_counter()
     with cluster.session(), _told_in_a_line():

@@ -20,7 +20,7 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -82,19 +82,23 @@ class _Row(msgspec.Struct):
     id: str | int | None = None
 
 
-_Rows = Iterator[tuple[str, int, _Row]]  # "line" or "row", its number from 1, what stands there
+_Rows = Iterator[tuple[str, int, _Row]]  # "line" or "row", its number from 1 ("item", from 0), what stands there
 
 
-def read_labelled(source: str, role: str) -> list[LabelledText]:
+Rows = Sequence[Mapping[str, Any]]
+"""Labelled texts as Python has them: mappings like the lines of JSON."""
+
+
+def read_labelled(source: str | Rows, role: str) -> list[LabelledText]:
     """All texts of `source`, in its order; `role`, 'pool' or 'gold', is how messages call it (`--pool FILE, line 3`).
 
     A text without an id gets the number of its line or row (of its first token's line in CoNLL), counted from 1. A
     pool must hold at least one entity, and types that can stand in a prompt. Raises UsageError.
     """
-    where = f"--{role} {source}"
+    where = name_of(source, role)
     texts: list[LabelledText] = []
     places: dict[str, str] = {}
-    for unit, number, row in _rows(source, where):
+    for unit, number, row in _rows(source, where) if isinstance(source, str) else _given_rows(source, where):
         place = f"{unit} {number}"
         text = _checked(row, f"{where}, {place}", str(number), for_prompts=role == "pool")
         if text.id in places:
@@ -115,14 +119,27 @@ def labels_of(texts: Iterable[LabelledText]) -> dict[str, str]:
     return {label: "" for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
 
 
-def check_against(texts: Iterable[LabelledText], labels: Collection[str], source: str) -> None:
+def check_against(texts: Iterable[LabelledText], labels: Collection[str], source: str | Rows) -> None:
     """Raise UsageError at the first entity of the pool whose type is not among `labels`."""
     for text in texts:
         for number, entity in enumerate(text.entities):
             if entity.type not in labels:
-                at = f"--pool {source}, id {text.id!r}: entities[{number}].type"
+                at = f"{name_of(source, 'pool')}, id {text.id!r}: entities[{number}].type"
                 mend = "add it to `labels` in the configuration, or rename it in the pool"
                 raise UsageError(f"{at}: {entity.type!r} is not in the label set ({', '.join(labels)}); {mend}")
+
+
+def name_of(source: str | Rows, role: str) -> str:
+    """How messages call a source."""
+    return f"--{role} {source}" if isinstance(source, str) else role
+
+
+def _given_rows(source: Rows, where: str) -> _Rows:
+    for number, row in enumerate(source):
+        try:
+            yield "item", number, msgspec.convert(row, _Row)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{where}, item {number}: {error}; {_SHAPE.replace(' on one line', '')}") from None
 
 
 def _rows(source: str, where: str) -> _Rows:

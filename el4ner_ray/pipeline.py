@@ -29,9 +29,12 @@ from el4ner_ray.stages.verify import Verify
 _TYPING = (Segment, PreExtract, Retrieve, Extract, Classify)
 STAGES: dict[str, tuple[type[Stage], ...]] = {"paper": (*_TYPING, Verify), "calibrated": (*_TYPING, Fuse)}
 
+Step = tuple[type[Stage], tuple[Any, ...]]
+"""A stage and the arguments of its constructor."""
+
 # Stages wait for engines most of the time. Whole CPUs for seven operators would leave a small machine waiting for ever;
 # read and write tasks ask for a little more, so that Ray does not fuse them with a stage and each shows its progress.
-_STAGE_CPUS, _TASK_CPUS = 0.05, 0.1
+_STAGE_CPUS, TASK_CPUS = 0.05, 0.1
 
 # Pool sentences that are sent together. Nothing waits for them but the index, so the engines may be kept full.
 _POOL_BATCH = 16
@@ -49,18 +52,28 @@ def annotate(
 
     `fusion` is what the calibrated method learnt, and its threshold; None for the paper's method.
     """
-    check_chain(STAGES[config.method])
-    documents = read(source)
-    documents = apply(documents, Segment, config)
-    documents = apply(documents, PreExtract, config, labels)
-    documents = apply(documents, Retrieve, config, index)
-    documents = apply(documents, Extract, config, labels, index)
-    documents = apply(documents, Classify, config, labels, index)
-    if fusion is None:
-        documents = apply(documents, Verify, config, labels, index)
-    else:
-        documents = apply(documents, Fuse, config, labels, index, *fusion)
-    documents.write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
+    documents = apply_all(read(source), method(config, labels, index, fusion))
+    documents.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
+
+
+def method(config: JobConfig, labels: Mapping[str, str], index: str, fusion: tuple[Fusion, float] | None) -> list[Step]:
+    """The stages in their order, each with its arguments. `fusion` as in `annotate`."""
+    return [
+        (Segment, (config,)),
+        (PreExtract, (config, labels)),
+        (Retrieve, (config, index)),
+        (Extract, (config, labels, index)),
+        (Classify, (config, labels, index)),
+        (Verify, (config, labels, index)) if fusion is None else (Fuse, (config, labels, index, *fusion)),
+    ]
+
+
+def apply_all(documents: Dataset, steps: Sequence[Step]) -> Dataset:
+    """The stages over a data set, one after another. Raises TypeError when one reads a column that none writes."""
+    check_chain(stage for stage, _ in steps)
+    for stage, arguments in steps:
+        documents = apply(documents, stage, *arguments)
+    return documents
 
 
 def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[str, str]) -> list[list[str]]:
@@ -112,7 +125,7 @@ def _refuse_holes(table: pa.Table, stages: Iterable[type[Stage]]) -> None:
 def read(source: CorpusSource) -> Dataset:
     """The corpus as a data set of parts, in blocks that are the batches of all stages."""
     DataContext.get_current().target_max_block_size = source.block_bytes
-    return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, num_cpus=_TASK_CPUS)
+    return ray.data.read_datasource(source, override_num_blocks=source.num_tasks, num_cpus=TASK_CPUS)
 
 
 def apply(documents: Dataset, stage: type[Stage], config: JobConfig, *arguments: Any) -> Dataset:

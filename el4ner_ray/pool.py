@@ -15,9 +15,10 @@ from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.demonstrations import FORMAT, read_metadata, write_index
+from el4ner_ray.engines import bundled
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import UsageError
-from el4ner_ray.labelled import LabelledText, check_against, labels_of, read_labelled
+from el4ner_ray.labelled import LabelledText, Rows, check_against, labels_of, name_of, read_labelled
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,16 @@ class Pool:
     @property
     def hash(self) -> str:
         """SHA-256 of everything the index was built from."""
-        return hashlib.sha256(msgspec.json.encode(self.built_from, order="sorted")).hexdigest()
+        return _hash(self.built_from)
 
 
-def open_pool(config: JobConfig, source: str, index: str) -> Pool:
+def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -> Pool:
     """Read and check the pool; `index` is the folder for its index, unless `source` is one already.
 
-    Raises UsageError, naming file, line and field, before anything is loaded.
+    Without `index` it lies in the user's cache, under a name that depends on all that it is built from. Raises
+    UsageError, naming file, line and field, before anything is loaded.
     """
-    ready = (Path(source) / "index.json").is_file()
-    if ready:
+    if isinstance(source, str) and (Path(source) / "index.json").is_file():
         built_from = read_metadata(source)
         labels = config.labels or dict.fromkeys(built_from["types"], "")
         _check_ready(config, source, built_from)
@@ -53,6 +54,7 @@ def open_pool(config: JobConfig, source: str, index: str) -> Pool:
         labels = config.labels or labels_of(texts)
         check_against(texts, labels, source)
         built_from = origin(config, texts, labels)
+        index = index or str(bundled.cache_dir() / "indexes" / _hash(built_from)[:16])
         folder = Path(index)
         exists = (folder / "index.json").is_file()
         if not exists and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -62,7 +64,7 @@ def open_pool(config: JobConfig, source: str, index: str) -> Pool:
     if config.demonstrations.k > pool.built_from["sentences"]:
         raise UsageError(
             f"demonstrations.k: {config.demonstrations.k} demonstrations need as many labelled sentences, "
-            f"but {source} has {pool.built_from['sentences']}; lower k or enlarge the pool"
+            f"but {name_of(source, 'pool')} has {pool.built_from['sentences']}; lower k or enlarge the pool"
         )
     return pool
 
@@ -85,6 +87,10 @@ def _embed_and_write(pool: Pool, surfaces: list[list[str]], embedder: str) -> No
     from el4ner_ray.text_models import Embedder
 
     write_index(pool.index, pool.texts or (), surfaces, Embedder(embedder), pool.built_from)
+
+
+def _hash(built_from: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(built_from, order="sorted")).hexdigest()
 
 
 def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str]) -> dict[str, Any]:

@@ -45,6 +45,28 @@ class AnnotatedDocument(msgspec.Struct, frozen=True):
     error: str | None
     dropped: tuple[AnnotatedEntity, ...] = ()
 
+    def __repr__(self) -> str:
+        """The text's beginning and the entities in a line."""
+        found = ", ".join(f"{entity.text!r} {entity.type} {entity.score:.2f}" for entity in self.entities)
+        beginning = self.text if len(self.text) <= 60 else f"{self.text[:59]}…"
+        status = "" if self.status == "ok" else f" {self.status}: {self.error};"
+        return f"<{self.doc_id}:{status} {beginning!r} [{found}]>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text with its entities marked."""
+        from el4ner_ray.report.highlight import highlighted
+
+        return highlighted([self])
+
+
+class AnnotatedDocuments(list[AnnotatedDocument]):
+    """A list of documents that a notebook shows with their entities marked."""
+
+    def _repr_html_(self) -> str:
+        from el4ner_ray.report.highlight import highlighted
+
+        return highlighted(self)
+
 
 def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
     """The documents under `directory/annotations`, a local path or URI, as they lie; long ones when complete.
@@ -73,7 +95,7 @@ def first_parts(file: IO[bytes]) -> Iterator[AnnotatedDocument]:
     for batch in pq.ParquetFile(file).iter_batches(batch_size=64, columns=ANNOTATION_SCHEMA.names):
         for row in batch.to_pylist():
             if row[PART] == 0:
-                yield _document([row], "")
+                yield document_of([row], "")
 
 
 def _documents(dataset: Any, directory: str) -> Iterator[AnnotatedDocument]:
@@ -85,16 +107,17 @@ def _documents(dataset: Any, directory: str) -> Iterator[AnnotatedDocument]:
         for row in batch.to_pylist():
             doc_id = row[DOC_ID]
             if doc_id not in lacking:
-                yield _document([row], directory)
+                yield document_of([row], directory)
                 continue
             waiting.setdefault(doc_id, []).append(row)
             if len(waiting[doc_id]) == lacking[doc_id]:
-                yield _document(waiting.pop(doc_id), directory)
+                yield document_of(waiting.pop(doc_id), directory)
     for rows in waiting.values():
-        yield _document(rows, directory)
+        yield document_of(rows, directory)
 
 
-def _document(rows: list[dict[str, Any]], directory: str) -> AnnotatedDocument:
+def document_of(rows: list[dict[str, Any]], directory: str) -> AnnotatedDocument:
+    """A document from its output rows, in any order. Raises UsageError, naming the `directory`, when one is missing."""
     rows.sort(key=lambda row: int(row[PART]))
     text = ""
     for number, row in enumerate(rows):

@@ -17,8 +17,9 @@ from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
 from el4ner_ray import schema
+from el4ner_ray.annotations import annotation_rows, error_rows, failures_of
 from el4ner_ray.errors import FatalError
-from el4ner_ray.schema import DECIDED, SENTENCES, Entity, Failure, Span, Usage
+from el4ner_ray.schema import SENTENCES, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
 _FOOTER = b"el4ner"
@@ -147,55 +148,14 @@ class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type s
         annotations, errors = [], []
         summary = FileSummary()
         for table in tables:
-            failures = self._failures(table)
-            annotations.append(self._annotations(table, failures, summary))
-            errors.extend(_error_rows(table, failures))
+            failures = failures_of(table, self._stages)
+            rows = annotation_rows(table, failures, self._stages, self._extra)
+            annotations.append(rows)
+            errors.extend(error_rows(table, failures))
+            summary.add(_summary(table, rows, self._stages))
         output = pa.concat_tables(annotations)
         # A task that Ray runs again writes the same rows, so it overwrites and does not duplicate.
         commit(self._place, file_name(output), output, summary, errors)
-
-    def _failures(self, table: pa.Table) -> list[list[Failure]]:
-        of_rows: list[list[Failure]] = [
-            [Failure("input", "read", "", error)] if error else [] for error in table.column(schema.ERROR).to_pylist()
-        ]
-        for stage in self._stages:
-            for row, failures in zip(of_rows, schema.failures_column(stage).decode(table), strict=True):
-                row.extend(failures)
-        return of_rows
-
-    def _annotations(self, table: pa.Table, failures: list[list[Failure]], summary: FileSummary) -> pa.Table:
-        texts = table.column(schema.TEXT).to_pylist()
-        starts = table.column(schema.TEXT_START).to_pylist()
-        entities: list[list[dict[str, Any]]] = []
-        dropped: list[list[dict[str, Any]]] = []
-        for row, text, start in zip(DECIDED.decode(table), texts, starts, strict=True):
-            candidates = [candidate for sentence in row for candidate in sentence]
-            entities.append([_entity_row(c, text, start) for c in candidates if c.kept])
-            dropped.append([_entity_row(c, text, start) for c in candidates if not c.kept])
-        asked = [self._requests(table, row) for row in range(table.num_rows)] if any(failures) else None
-        summary.sentences += sum(map(len, SENTENCES.decode(table)))
-        summary.entities += sum(map(len, entities))
-        for stage in self._stages:
-            for usage in schema.usage_column(stage).decode(table):
-                summary.add(FileSummary(stages={stage: usage}))
-        columns = {
-            "status": pa.array([_status(found, asked[i] if asked else 0) for i, found in enumerate(failures)]),
-            "entities": pa.array(entities, pa.list_(schema.ENTITY_TYPE)),
-            "dropped": pa.array(dropped, pa.list_(schema.ENTITY_TYPE)),
-            schema.ERROR: pa.array([_worst(found) for found in failures], pa.string()),
-        }
-        arrays = [columns.get(field.name) for field in schema.ANNOTATION_SCHEMA]
-        arrays = [
-            table.column(field.name) if array is None else array
-            for field, array in zip(schema.ANNOTATION_SCHEMA, arrays, strict=True)
-        ]
-        arrays += [table.column(field.name) for field in self._extra]
-        return pa.Table.from_arrays(arrays, schema=pa.schema([*schema.ANNOTATION_SCHEMA, *self._extra]))
-
-    def _requests(self, table: pa.Table, row: int) -> int:
-        stages = [stage for stage in self._stages if stage in schema.ASKING_STAGES]
-        ledgers = (schema.usage_column(stage).decode(table.slice(row, 1))[0] for stage in stages)
-        return sum(usage.requests + usage.merged for ledger in ledgers for usage in ledger.values())
 
 
 def commit(place: Place, name: str, rows: pa.Table, summary: FileSummary, errors: list[dict[str, Any]]) -> None:
@@ -230,57 +190,11 @@ def read_summary(metadata: pq.FileMetaData) -> FileSummary:
     return msgspec.json.decode(metadata.metadata[_FOOTER], type=FileSummary)
 
 
-def _entity_row(entity: Entity, text: str, start: int) -> dict[str, Any]:
-    span: Span = entity.span
-    return {
-        "start": start + span.start,
-        "end": start + span.end,
-        "text": text[span.start : span.end],
-        "type": entity.label,
-        "score": entity.score,
-        "votes": [{"model": vote.model, "type": vote.label} for vote in entity.votes],
-        "extracted_by": list(dict.fromkeys(entity.extracted_by + entity.listed_by)),
-        "verified": entity.verified,
-    }
-
-
-def _status(failures: list[Failure], requests: int) -> str:
-    """`failed`: nothing could be done; `partial`: some request found no answer. Parse failures cost no status."""
-    if any(failure.kind == "input" for failure in failures):
-        return "failed"
-    unanswered = sum(failure.kind == "engine" for failure in failures)
-    if not unanswered:
-        return "ok"
-    return "failed" if unanswered >= requests else "partial"
-
-
-def _worst(failures: list[Failure]) -> str | None:
-    """The reason in the annotation row: the first failure that cost the document its status."""
-    telling = [failure for failure in failures if failure.kind != "parse"]
-    if not telling:
-        return None
-    first = telling[0]
-    where = f"{first.stage} {first.model}".strip()
-    more = f" (and {len(telling) - 1} more)" if len(telling) > 1 else ""
-    return f"{where}: {first.reason}{more}"
-
-
-def _error_rows(table: pa.Table, failures: list[list[Failure]]) -> list[dict[str, Any]]:
-    ids = table.column(schema.DOC_ID).to_pylist()
-    parts = table.column(schema.PART).to_pylist()
-    starts = table.column(schema.TEXT_START).to_pylist()
-    return [
-        {
-            schema.DOC_ID: ids[row],
-            schema.PART: parts[row],
-            "kind": failure.kind,
-            "stage": failure.stage,
-            "model": failure.model or None,
-            "sentence_start": starts[row] + failure.span.start if failure.span else None,
-            "sentence_end": starts[row] + failure.span.end if failure.span else None,
-            "reason": failure.reason,
-            "raw": failure.raw or None,
-        }
-        for row, of_row in enumerate(failures)
-        for failure in of_row
-    ]
+def _summary(table: pa.Table, rows: pa.Table, stages: Sequence[str]) -> FileSummary:
+    summary = FileSummary(
+        sentences=sum(map(len, SENTENCES.decode(table))), entities=sum(map(len, rows.column("entities").to_pylist()))
+    )
+    for stage in stages:
+        for usage in schema.usage_column(stage).decode(table):
+            summary.add(FileSummary(stages={stage: usage}))
+    return summary

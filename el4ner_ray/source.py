@@ -46,8 +46,8 @@ class CorpusSource(Datasource):  # type: ignore[misc]  # ray has no type stubs
 
     @property
     def block_bytes(self) -> int:
-        """Twice what the text of a block can need in UTF-8, so that the stages can add to it without a cut."""
-        return max(1 << 19, 2 * 4 * 4 * self._limits.part_characters)
+        """See the function of that name."""
+        return block_bytes(self._limits)
 
     def get_name(self) -> str:
         """Name in Ray's progress bars."""
@@ -79,6 +79,11 @@ def _read(shared: ray.ObjectRef, file_index: int, limits: Limits, block_bytes: i
     corpus, done = ray.get(shared)
     for table in read_blocks(corpus, file_index, limits.batch_documents, limits.part_characters, done):
         yield from pad(table, block_bytes)
+
+
+def block_bytes(limits: Limits) -> int:
+    """Twice what the text of a block can need in UTF-8, so that the stages can add to it without a cut."""
+    return max(1 << 19, 2 * 4 * 4 * limits.part_characters)
 
 
 def pad(table: pa.Table, size: int) -> Iterator[pa.Table]:

@@ -11,14 +11,14 @@ import jinja2
 from markupsafe import Markup
 
 from el4ner_ray.core.evaluation import Evaluation
+from el4ner_ray.report import palette
 from el4ner_ray.report.comparison import Comparison
 from el4ner_ray.report.page_data import PageData, embedded
 from el4ner_ray.report.run_file import Run
 from el4ner_ray.report.statistics import Failed, Frequent, Statistics
 from el4ner_ray.schema import Usage
 
-COLOURS = 12
-_STYLES = ("page.css", "texts.css", "palette.css")
+_STYLES = ("page.css", "texts.css", "marks.css")
 _SCRIPTS = ("data.js", "passage.js", "card.js", "texts.js", "views.js")
 
 
@@ -66,8 +66,9 @@ class Report:
 
 def render(report: Report) -> str:
     """The report as an HTML document. All that it shows is escaped, whoever wrote it."""
-    style, script = _joined(_STYLES), _joined(_SCRIPTS)
-    slots = {name: number % COLOURS for number, name in enumerate(report.types)}
+    style = Markup("\n").join((joined(_STYLES), Markup(palette.css(len(report.types)))))
+    script = joined(_SCRIPTS)
+    slots = {name: number % palette.MOST for number, name in enumerate(report.types)}
     page = _environment().get_template("report.html.jinja")
     return page.render(
         report=report,
@@ -113,7 +114,8 @@ def _percent(share: float) -> str:
     return f"{share:.0%}"
 
 
-def _joined(names: tuple[str, ...]) -> Markup:
+def joined(names: tuple[str, ...]) -> Markup:
+    """Files of the page, one after another."""
     folder = resources.files("el4ner_ray.report") / "page"
     return Markup("\n".join((folder / name).read_text("utf-8") for name in names))
 

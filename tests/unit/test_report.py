@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -25,18 +26,19 @@ from el4ner_ray.cli import main
 from el4ner_ray.core.evaluation import evaluate
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
+from el4ner_ray.report import palette
 from el4ner_ray.report import passages as cutting
 from el4ner_ray.report.build import write_report
 from el4ner_ray.report.comparison import Comparison
 from el4ner_ray.report.passages import lanes, passages, segments
-from el4ner_ray.report.render import COLOURS, duration
+from el4ner_ray.report.render import duration
 from el4ner_ray.report.sample import Sample, natural
 from el4ner_ray.report.shown import SHOWN_CHARACTERS, Mark, show
 from el4ner_ray.report.statistics import BINS, Frequent, Histogram, Statistics
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
 from el4ner_ray.schema import ANNOTATION_SCHEMA, ERROR_SCHEMA, Usage
 from el4ner_ray.sink import FileSummary, to_parquet
-from tests.conftest import ROOT, write_jsonl
+from tests.conftest import write_jsonl
 
 MODELS = ("a", "b", "c")
 HOSTILE = (
@@ -486,16 +488,31 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert output.exists()
 
 
-def test_colours_can_be_read() -> None:
-    page = ROOT / "el4ner_ray" / "report" / "page"
-    light, dark = (page / "palette.css").read_text().split("@media")
-    for scheme, ink in ((light, "#1c1e21"), (dark, "#e8eaee")):
-        colours = dict(re.findall(r"--(\w+-\d+): (#\w{6})", scheme))
-        assert len(colours) == 2 * COLOURS
-        for slot in range(COLOURS):
-            tint = colours[f"tint-{slot}"]
-            assert _contrast(colours[f"strong-{slot}"], tint) >= 4.5
-            assert _contrast(ink, tint) >= 7
+def test_colours_can_be_read_and_told_apart() -> None:
+    chosen = palette.colours(palette.MOST)
+    assert len(set(chosen)) == palette.MOST
+    for colour in chosen:
+        assert _contrast(colour.strong, colour.tint) >= 4.5
+        assert _contrast(colour.dark_strong, colour.dark_tint) >= 4.5
+        assert _contrast("#1c1e21", colour.tint) >= 7
+        assert _contrast("#e8eaee", colour.dark_tint) >= 7
+    # In OKLab, where 0.02 can just be seen: strong and tint together.
+    places = np.array([palette._place(colour) for colour in chosen])
+    distances = np.array([palette._distances(places, place) for place in places])
+    assert distances[~np.eye(palette.MOST, dtype=bool)].min() > 0.06
+    assert chosen[:7] == palette.colours(7)
+
+
+def test_more_types_than_colours(tmp_path: Path) -> None:
+    text = " ".join(f"E{number}" for number in range(60))
+    spans = [(match.start(), match.end()) for match in re.finditer(r"\S+", text)]
+    entities = [entity(text, *span, f"T{number}") for number, span in enumerate(spans)]
+    output = tmp_path / "report.html"
+    write_report(str(write_run(tmp_path / "run", [document("1", text, entities)])), output)
+    page = output.read_text()
+    assert f"const COLOURS = {palette.MOST};" in page
+    assert f".type-{palette.MOST - 1} {{" in page
+    assert f".type-{palette.MOST} {{" not in page
 
 
 def _contrast(one: str, other: str) -> float:

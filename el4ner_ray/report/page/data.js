@@ -2,7 +2,7 @@
 
 // What the page shows comes from documents that nobody has checked. Text gets into the page by textContent alone.
 
-const COLOURS = 12;
+const COLOURS = 48;
 const data = JSON.parse(document.getElementById("data").textContent);
 
 function byId(id) {

@@ -1,0 +1,160 @@
+"""The ensemble for people who write Python: engines that run while they are needed, and texts annotated by them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock
+
+from el4ner_ray import job, pipeline
+from el4ner_ray.config import JobConfig, check_labels
+from el4ner_ray.engines import bundled
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.in_process import InProcess
+from el4ner_ray.labelled import Rows
+from el4ner_ray.pool import open_pool
+from el4ner_ray.results import AnnotatedDocuments
+
+PoolSource = str | Path | Rows
+"""Labelled sentences: a file, folder or data set as `--pool` takes it, an index built by `el4ner index`, or mappings
+like the lines of JSON, `{"text": …, "entities": [{"start": …, "end": …, "type": …}]}`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A pool made ready: its stages, and what tells it from others."""
+
+    config: JobConfig
+    steps: list[pipeline.Step]
+    key: tuple[str, tuple[tuple[str, str], ...], str]
+
+
+class Ensemble:
+    """The models of a configuration, running. Use it as a context manager, or call `start` and `close`.
+
+    It joins the Ray cluster of this process, else that of `RAY_ADDRESS`, else it starts one on this machine. Engines
+    that nobody closes end with the process. Threads may share an ensemble.
+
+    >>> from el4ner_ray import Ensemble, JobConfig
+    >>> pool = [{"text": "Anna flew to Oslo.", "entities": [{"start": 0, "end": 4, "type": "person"}]}]
+    >>> config = JobConfig.load(profile="fake", demonstrations={"k": 1, "pool_spans": "gold"})
+    >>> with Ensemble(config, say=lambda line: None) as ensemble:
+    ...     [document] = ensemble.annotate(["Clara Voss left Riga."], pool)
+    >>> [(entity.start, entity.end, entity.text, entity.type) for entity in document.entities]
+    [(0, 10, 'Clara Voss', 'person'), (16, 20, 'Riga', 'person')]
+    """
+
+    def __init__(self, config: JobConfig | None = None, *, say: job.Say = print) -> None:
+        """`config`: that of the machine's default profile unless given. `say` is told each step in a line.
+
+        Nothing starts yet. Raises UsageError when a model of the configuration is not ready on this machine.
+        """
+        self.config = config or JobConfig.load()
+        self._say = say
+        job.check_assets(self.config)
+        self._running = ExitStack()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._last: tuple[Prepared, InProcess] | None = None
+        self._preparing = threading.Lock()
+
+    def start(self) -> Self:
+        """Start the engines, unless they run: seconds to minutes. Raises FatalError when a model does not load."""
+        if self._loop is None:
+            self._running.enter_context(job.engines(self.config, self.config.labels or {}, self._say))
+            # Of our own: a notebook's loop runs already and must not be blocked.
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="el4ner", daemon=True).start()
+            self._running.callback(self._loop.call_soon_threadsafe, self._loop.stop)
+            weakref.finalize(self, self._running.close)
+        return self
+
+    def close(self) -> None:
+        """End the engines, and the Ray session where `start` began it."""
+        self._loop, self._last = None, None
+        self._running.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, type_: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def annotate(
+        self, texts: Sequence[str], pool: PoolSource, labels: Mapping[str, str] | None = None
+    ) -> AnnotatedDocuments:
+        """The texts with their entities, one document each, in order.
+
+        The stages run in this process, so this suits up to some thousands of texts; for more there are
+        `el4ner_ray.annotate` and the command line. The first call with a pool builds its index and loads the embedder.
+
+        Args:
+            texts: n strings of any length, never changed.
+            pool: see `PoolSource`. Its index is kept in the user's cache, and built again when anything it depends
+                on has changed.
+            labels: entity types with a line of description each ("" for none); unless given, those of the
+                configuration, else the types of the pool.
+
+        Returns:
+            n documents. `document.text == texts[i]`, and `text[entity.start : entity.end] == entity.text` in code
+            points, the end exclusive. `status` is `ok`, or `partial` or `failed` where requests found no answer: why
+            is in `error`.
+
+        Raises:
+            UsageError: the pool, a label or a text is not what it should be.
+            FatalError: the ensemble is not started, or its engines cannot go on.
+        """
+        if isinstance(texts, str):
+            raise UsageError("texts: is one string; give a list of strings")
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UsageError(f"texts[{number}]: is a {type(text).__name__}; give a string")
+        with self._preparing:
+            prepared = self.prepare(pool, labels)
+            # What the stages hold is large: those of one pool are kept.
+            if self._last is None or self._last[0].key != prepared.key:
+                self._last = prepared, InProcess(prepared.steps, prepared.config.limits)
+            stages = self._last[1]
+        assert self._loop is not None
+        answer = asyncio.run_coroutine_threadsafe(stages.annotate(texts), self._loop)
+        try:
+            return AnnotatedDocuments(answer.result())
+        except BaseException:
+            answer.cancel()
+            raise
+
+    def prepare(self, pool: PoolSource, labels: Mapping[str, str] | None = None) -> Prepared:
+        """The stages for a pool; builds its index, and learns from it for the calibrated method, where that is due.
+
+        Arguments and errors as in `annotate`.
+        """
+        if self._loop is None:
+            raise FatalError("the ensemble is not running: use it in a `with` statement, or call its start()")
+        config = self.config if labels is None else self.config.model_copy(update={"labels": _checked(labels)})
+        source = job.absolute(str(pool)) if isinstance(pool, str | Path) else pool
+        indexes = bundled.cache_dir() / "indexes"
+        indexes.mkdir(parents=True, exist_ok=True)
+        with FileLock(indexes / ".lock"):
+            opened = open_pool(config, source)
+            config = job.affordable(config, opened, self._say)
+            learnt = job.prepare(config, opened, self._say)
+        fusion = job.threshold_of(learnt)
+        steps = pipeline.method(config, opened.labels, opened.index, fusion)
+        return Prepared(config, steps, (opened.hash, tuple(opened.labels.items()), config.method))
+
+
+def _checked(labels: Mapping[str, str]) -> dict[str, str]:
+    try:
+        check_labels(labels)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return dict(labels)
