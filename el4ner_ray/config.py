@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from el4ner_ray.errors import UsageError
+from el4ner_ray.languages import tagger_for
 
 # With fewer labelled sentences there is too little to learn from, and the paper's rules decide.
 MIN_CALIBRATION_SENTENCES = 100
@@ -56,7 +57,10 @@ class Demonstrations(_Section):
         "bundled:all-minilm-l6-v2", description="sentence-transformers model: `bundled:NAME`, a hub id or a folder."
     )
     tagger: str = Field(
-        "bundled:en_core_web_sm", description="spaCy pipeline that weights spans, or `none` for equal weights."
+        "auto",
+        description="spaCy pipeline that weights spans, `none` for equal weights, or `auto`: by `language`, "
+        "en_core_web_sm for English, else the smallest one installed for it (or `xx`) that tags parts of speech, else "
+        "`none`.",
     )
     weights: dict[str, float] = Field(
         default_factory=lambda: {"PROPN": 4.0, "NOUN": 2.0, "PRON": 1.0, "other": 0.0},
@@ -137,7 +141,9 @@ class JobConfig(_Section):
     segmenter: Literal["sentencex", "none"] = Field(
         "sentencex", description="How documents are cut into sentences; `none`: each part is one sentence."
     )
-    language: str = Field("en", description="Language code for the segmenter.")
+    language: str = Field(
+        "en", description="ISO 639-1 code of the texts' language: where sentences end, and which tagger weights spans."
+    )
     text_column: str = Field("text", description="Input column with the text.")
     id_column: str | None = Field(None, description="Input column with a unique id. Default: `id` where there is one.")
     demonstrations: Demonstrations = Field(default_factory=Demonstrations)
@@ -205,9 +211,14 @@ def load(
     if models:
         merged = _choose_models(merged, models)
     try:
-        return JobConfig.model_validate(merged)
+        config = JobConfig.model_validate(merged)
     except ValidationError as error:
         raise UsageError(f"{path or f'profile {profile}'}: {_first_problem(error)}") from None
+    if config.demonstrations.tagger != "auto":
+        return config
+    # Chosen here, so that a run is resumed with the tagger that it was started with.
+    chosen = config.demonstrations.model_copy(update={"tagger": tagger_for(config.language)})
+    return config.model_copy(update={"demonstrations": chosen})
 
 
 def restored(fields: Mapping[str, Any], path: str | None = None) -> JobConfig:

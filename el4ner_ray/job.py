@@ -27,6 +27,7 @@ from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.engines import bundled, serving
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
+from el4ner_ray.languages import NO_TAGGER
 from el4ner_ray.output import open_output, read_run, write_run
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
@@ -198,7 +199,12 @@ def check_assets(config: JobConfig) -> None:
         raise UsageError(f"prompts: there is no version {config.prompts!r} in the package") from None
     models = [] if config.engine == "fake" else [model.source for model in config.models]
     tagger = config.demonstrations.tagger
-    if not tagger.startswith("bundled:") and tagger != "none" and not Path(tagger).is_dir() and not find_spec(tagger):
+    if (
+        not tagger.startswith("bundled:")
+        and tagger != NO_TAGGER
+        and not Path(tagger).is_dir()
+        and not find_spec(tagger)
+    ):
         raise UsageError(f"demonstrations.tagger: {tagger} is not installed; run `python -m spacy download {tagger}`")
     for source in (*models, config.demonstrations.embedder, tagger):
         if source.startswith(("/", "./", "../", "~")) and not Path(source).is_dir():
@@ -248,6 +254,11 @@ def _cause(error: Exception) -> str:
 def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[float]:
     """A Ray session with the ensemble running; yields the seconds that the start took."""
     began = time.perf_counter()
+    if config.demonstrations.tagger == NO_TAGGER:
+        say(
+            f"language {config.language}: no tagger, so all spans of a sentence weigh the same when demonstrations are "
+            "chosen; set demonstrations.tagger to a spaCy pipeline if there is one (https://spacy.io/models)"
+        )
     with cluster.session(), _told_in_a_line():
         DataContext.get_current().execution_no_progress_timeout_s = config.limits.request_seconds + NO_PROGRESS_SECONDS
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from el4ner_ray.core.similarity import Floats
 from el4ner_ray.engines.bundled import resolve
 from el4ner_ray.errors import FatalError
+from el4ner_ray.languages import NO_TAGGER
 from el4ner_ray.schema import Span
 
 # Surfaces repeat a lot in an archive; 100,000 vectors of 384 numbers are 150 MB.
@@ -51,7 +52,7 @@ class Tagger:
         """Load the pipeline, `none` loads nothing; raises FatalError when that fails."""
         self._weights = weights
         self._nlp: Any = None
-        if source != "none":
+        if source != NO_TAGGER:
             import spacy
 
             try:

@@ -42,8 +42,7 @@ _FIRST = (
     Colour("#97317c", "#ffdaf1", "#f19fd6", "#572c49"),
 )
 _HUES = range(0, 360, 5)
-# Lightness and chroma of the four colours, on circles that lie apart: deep on a full tint, dull on a pale one, and so
-# on.
+# Lightness and chroma of the four colours of each circle.
 _CIRCLES = (
     ((0.33, 0.16), (0.84, 0.10), (0.90, 0.09), (0.36, 0.11)),
     ((0.45, 0.05), (0.92, 0.02), (0.80, 0.04), (0.36, 0.02)),

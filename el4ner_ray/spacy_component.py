@@ -1,0 +1,140 @@
+"""A spaCy component: `nlp.add_pipe("el4ner", config={"pool": "pool.jsonl"})` sets `doc.spans["el4ner"]`.
+
+spaCy finds it by the package's entry point `spacy_factories`.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.util import minibatch
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.ensemble import Ensemble
+from el4ner_ray.errors import UsageError
+from el4ner_ray.results import AnnotatedDocument
+
+logger = logging.getLogger(__name__)
+
+MODES = ("strict", "contract", "expand")
+
+
+# No `from __future__ import annotations` here: spaCy checks the settings against these types.
+@Language.factory(  # type: ignore[untyped-decorator]  # spacy is not checked
+    "el4ner",
+    assigns=["doc.spans"],
+    default_config={
+        "pool": None,
+        "labels": None,
+        "profile": None,
+        "config": None,
+        "fields": {},
+        "spans_key": "el4ner",
+        "alignment_mode": "expand",
+    },
+)
+def create(
+    nlp: Language,
+    name: str,
+    pool: str | list[dict[str, Any]] | None,
+    labels: dict[str, str] | None,
+    profile: str | None,
+    config: str | None,
+    fields: dict[str, Any],
+    spans_key: str,
+    alignment_mode: str,
+) -> "El4ner":
+    """The component of a pipeline; its engines start with the first document.
+
+    Args:
+        nlp: the pipeline; its language is that of the texts, unless `config` or `fields` name another.
+        name: what the pipeline calls the component.
+        pool: labelled sentences: a file, an index built by `el4ner index`, or mappings like the lines of JSON.
+        labels: entity types with a line of description each; default: those of the configuration, else of the pool.
+        profile: packaged configuration; default: that of the machine.
+        config: YAML file over the profile.
+        fields: fields over both, as `JobConfig.load` takes them.
+        spans_key: where in `doc.spans` the entities go.
+        alignment_mode: what becomes of an entity that begins or ends inside a token, as in `Doc.char_span`: it grows to
+            whole tokens (`expand`), shrinks to them (`contract`), or is left out (`strict`).
+    """
+    if pool is None:
+        raise UsageError(
+            f'{name}: pool: give labelled sentences: nlp.add_pipe("el4ner", config={{"pool": "pool.jsonl"}})'
+        )
+    if alignment_mode not in MODES:
+        raise UsageError(f"{name}: alignment_mode: {alignment_mode!r} is not one of {', '.join(MODES)}")
+    fields = fields if config or nlp.lang == "xx" else {"language": nlp.lang} | fields
+    return El4ner(JobConfig.load(config, profile=profile, **fields), pool, labels, spans_key, alignment_mode)
+
+
+class El4ner:
+    """Sets `doc.spans[spans_key]`: a span for each entity, nested and overlapping ones included, in order of the text.
+
+    Beside them, in the same order, `doc.spans[spans_key].attrs` has the lists `scores` (as spaCy's span categorizer
+    has), `offsets` ([start, end) in characters of `doc.text`, exact where a token is cut), `votes` ([model, type or
+    None]), `extracted_by` and `verified`; and `status` and `error` of the document.
+    """
+
+    def __init__(
+        self,
+        config: JobConfig,
+        pool: str | list[dict[str, Any]],
+        labels: dict[str, str] | None,
+        spans_key: str,
+        alignment_mode: str,
+    ) -> None:
+        self.ensemble = Ensemble(config, say=logger.info)
+        self.misaligned = 0
+        """Entities so far that began or ended inside a token."""
+        self._pool, self._labels = pool, labels
+        self._key, self._mode = spans_key, alignment_mode
+
+    def __call__(self, doc: Doc) -> Doc:
+        """Annotate one document; `nlp.pipe` on many is far faster."""
+        return next(self.pipe([doc]))
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
+        """Annotate documents, `batch_size` at once. Engines answer in parallel; `n_process` must be 1."""
+        self.ensemble.start()
+        for docs in minibatch(stream, batch_size):
+            annotated = self.ensemble.annotate([doc.text for doc in docs], self._pool, self._labels)
+            before, found = self.misaligned, sum(len(document.entities) for document in annotated)
+            for doc, document in zip(docs, annotated, strict=True):
+                self._set(doc, document)
+            if self.misaligned > before:
+                fate = {"strict": "left out", "contract": "cut to whole tokens", "expand": "widened to whole tokens"}
+                logger.warning(
+                    "%d of %d entities begin or end inside a token and were %s",
+                    self.misaligned - before,
+                    found,
+                    fate[self._mode],
+                )
+            yield from docs
+
+    def close(self) -> None:
+        """End the engines; the next document would start them again."""
+        self.ensemble.close()
+
+    def _set(self, doc: Doc, document: AnnotatedDocument) -> None:
+        if document.status != "ok":
+            logger.warning("document %.40r: %s: %s", document.text, document.status, document.error)
+        kept = []
+        for entity in document.entities:
+            span = doc.char_span(entity.start, entity.end, label=entity.type, alignment_mode=self._mode)
+            if span is None or (span.start_char, span.end_char) != (entity.start, entity.end):
+                self.misaligned += 1
+            if span:
+                kept.append((span, entity))
+        doc.spans[self._key] = [span for span, _ in kept]
+        doc.spans[self._key].attrs.update(
+            scores=[entity.score for _, entity in kept],
+            offsets=[[entity.start, entity.end] for _, entity in kept],
+            votes=[[[model, type_] for model, type_ in entity.votes] for _, entity in kept],
+            extracted_by=[list(entity.extracted_by) for _, entity in kept],
+            verified=[entity.verified for _, entity in kept],
+            status=document.status,
+            error=document.error,
+        )

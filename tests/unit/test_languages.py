@@ -1,0 +1,143 @@
+"""Texts that are not English: taggers by language, sentences, mentions, prompts and demonstrations."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spacy
+
+from el4ner_ray.config import load
+from el4ner_ray.core.alignment import align
+from el4ner_ray.core.prompting import LabelledSentence, Prompts
+from el4ner_ray.core.similarity import span_similarity
+from el4ner_ray.languages import tagger_for
+from el4ner_ray.parts import part_rows
+from el4ner_ray.schema import SENTENCES, Span
+from el4ner_ray.stages.segment import Segment
+from el4ner_ray.text_models import Tagger
+
+WEIGHTS = {"PROPN": 4.0, "NOUN": 2.0, "PRON": 1.0, "other": 0.0}
+
+# Language, sentences (parted by what stands between them), surfaces as a model names them, and where the first lies.
+TEXTS = [
+    ("zh", ["王小明在北京大学工作。", "他喜欢上海！", "真的吗？"], "", ["王小明", "北京大学", "北京", "上海"], (0, 3)),
+    ("zh", ["“王小明来了。”", "李雷走了。"], "", ["王小明", "李雷"], (1, 4)),
+    ("ar", ["ذهبت آنا إلى القاهرة.", "ثم عادت؟", "نعم!"], " ", ["آنا", "القاهرة"], (5, 8)),
+    ("am", ["አበበ በአዲስ አበባ ይኖራል።", "ከበደ ወደ ጎንደር ሄደ።", "ለምን፧"], " ", ["አበበ", "ጎንደር"], (0, 3)),
+    ("de", ["Dr. Anna Groß wohnt z. B. in Köln.", "Am 3. Mai kam Prof. Müller."], " ", ["Anna Groß", "Köln"], (4, 13)),
+]  # fmt: skip
+
+
+def sentences(language: str, text: str) -> list[str]:
+    table, _ = part_rows(["d"], [text], [None], 8000)
+    [spans] = SENTENCES.decode(asyncio.run(Segment(load(profile="fake", overrides={"language": language}))(table)))
+    return [text[span.start : span.end] for span in spans]
+
+
+@pytest.mark.parametrize(("language", "expected", "between", "surfaces", "first"), TEXTS)
+def test_sentences_and_mentions(
+    language: str, expected: list[str], between: str, surfaces: list[str], first: tuple[int, int]
+) -> None:
+    text = between.join(expected)
+    assert sentences(language, text) == expected
+    spans, missing = align(text, surfaces)
+    assert not missing
+    assert {text[span.start : span.end] for span in spans} == set(surfaces)
+    assert spans[0] == Span(*first)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "surface", "found"),
+    [
+        ("北京大学在北京。", "北京", [(0, 2), (5, 7)]),  # no spaces: anywhere
+        ("王小明(Anna)来了", "Anna", [(4, 8)]),
+        ("وصل مُحَمَّد أمس", "محمد", [(4, 12)]),  # vowels that the model left out
+        ("وصل إلى القاهرة", "قاهرة", []),  # inside a word
+        ("በአዲስ አበባ ይኖራል", "አዲስ አበባ", []),  # the preposition is part of the word
+        ("አበበ፡በሶ፡በላ።", "አበበ", [(0, 3)]),  # the old word space
+        ("Die Müllersche Straße", "Müller", []),
+        ("In MÜNCHEN, Muenchen", "München", [(3, 10)]),
+        ("In Mu\u0308nchen", "München", [(3, 11)]),
+    ],
+)
+def test_where_mentions_may_begin_and_end(sentence: str, surface: str, found: list[tuple[int, int]]) -> None:
+    assert align(sentence, [surface])[0] == [Span(*span) for span in found]
+
+
+@pytest.mark.parametrize(("language", "expected", "between", "surfaces", "first"), TEXTS)
+def test_prompts_show_text_and_demonstrations_as_they_are(
+    language: str, expected: list[str], between: str, surfaces: list[str], first: tuple[int, int]
+) -> None:
+    prompts = Prompts("v1", {"ሰው": "人名", "ort": "Städte"})
+    shown = prompts.demonstration(LabelledSentence(expected[0], ((surfaces[0], "ሰው"),)))
+    [turn] = prompts.extraction(expected[1], [shown])
+    assert all(part in turn for part in (expected[0], expected[1], f"Type of {surfaces[0]}: ሰው", "人名"))
+
+
+def test_retrieval_with_equal_weights() -> None:
+    """Without a tagger all spans of a sentence count alike, and similarity is the mean of their best cosines."""
+    [weights] = Tagger("none", WEIGHTS).weights(["王小明在北京。"], [[Span(0, 3), Span(4, 6)]])
+    assert weights.tolist() == [1, 1]
+    vectors = np.eye(2, dtype=np.float32)
+    starts = np.array([0, 1, 3, 3])
+    similarities = span_similarity(vectors, weights, vectors, np.array([0, 0, 1]), starts)
+    assert similarities.tolist() == [0.5, 1.0, -1.0]
+
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a spaCy pipeline as a package with the entry point that `spacy download` brings."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    def pipeline(name: str, *, pos: str | None) -> None:
+        package = tmp_path / name
+        nlp = spacy.blank(name[:2])
+        if pos:
+            nlp.add_pipe("attribute_ruler").add([[{}]], {"POS": pos})  # every token
+        package.mkdir()
+        nlp.to_disk(package / name)
+        names = ["tagger"] if pos else ["ner"]
+        (package / "meta.json").write_text(json.dumps({"lang": name[:2], "pipeline": names}))
+        code = "import spacy\nfrom pathlib import Path\n\n\ndef load(**options):\n"
+        code += f"    return spacy.load(Path(__file__).parent / {name!r}, **options)\n"
+        (package / "__init__.py").write_text(code)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[spacy_models]\n{name} = {name}\n")
+
+    return pipeline
+
+
+def test_taggers_by_language(install: Install) -> None:
+    assert tagger_for("en") == "bundled:en_core_web_sm"
+    assert tagger_for("am") == tagger_for("de") == "none"
+    install("de_other_news_lg", pos="NOUN")
+    install("de_core_news_sm", pos="PROPN")
+    install("de_ner_only_sm", pos=None)
+    install("ar_ner_only_sm", pos=None)
+    assert tagger_for("de") == "de_core_news_sm"
+    assert tagger_for("ar") == "none"
+    install("xx_pos_all_sm", pos="NOUN")
+    assert tagger_for("ar") == tagger_for("zh") == "xx_pos_all_sm"
+    assert load(profile="fake", overrides={"language": "de"}).demonstrations.tagger == "de_core_news_sm"
+    chosen = load(profile="paper", overrides={"language": "de", "demonstrations": {"tagger": "none"}})
+    assert chosen.demonstrations.tagger == "none"
+
+
+def test_the_chosen_tagger_weighs(install: Install) -> None:
+    install("xx_pos_all_sm", pos="PROPN")
+    text = "አበበ በአዲስ አበባ ይኖራል።"
+    [weights] = Tagger("xx_pos_all_sm", WEIGHTS).weights([text], [[Span(0, 3), Span(4, 12)]])
+    assert weights.tolist() == [4, 4]
+    [weights] = Tagger("xx_pos_all_sm", WEIGHTS).weights(["王小明在北京。"], [[Span(4, 6)]])
+    assert weights.tolist() == [4]
