@@ -73,7 +73,7 @@ def annotate(
     output, pool_source = _absolute(output), _absolute(pool_source)
     pool = open_pool(config, pool_source, index=_index_of(output))
     config = _affordable(config, pool, say)
-    learnt = read_fusion(pool.index, _basis(config, pool)) if config.method == "calibrated" else None
+    learnt = read_fusion(pool.index, calibration_basis(config, pool)) if config.method == "calibrated" else None
     if learnt is not None:
         operating_point(learnt, config.calibration)  # a target that cannot be had is refused before any model loads
     corpus = survey(inputs, config.text_column, config.id_column, limit)
@@ -98,7 +98,7 @@ def annotate(
             build(config, pool, say)
         fusion = None
         if config.method == "calibrated":
-            learnt, point = calibrated(config, pool, _basis(config, pool), say)
+            learnt, point = calibrated(config, pool, calibration_basis(config, pool), say)
             fusion = learnt, point.threshold
             run |= {"calibration": figures(learnt, point)}
         startup += time.perf_counter() - began
@@ -134,7 +134,7 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
     check_assets(config)
     pool = open_pool(config, _absolute(pool_source), index=_absolute(output))
     config = _affordable(config, pool, say)
-    calibrate = config.method == "calibrated" and read_fusion(pool.index, _basis(config, pool)) is None
+    calibrate = config.method == "calibrated" and read_fusion(pool.index, calibration_basis(config, pool)) is None
     if pool.texts is None and not calibrate:
         say(f"{pool.index} is up to date")
     elif config.demonstrations.pool_spans == "gold" and not calibrate:
@@ -145,7 +145,7 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
             if pool.texts is not None:
                 build(config, pool, say)
             if calibrate:
-                calibrated(config, pool, _basis(config, pool), say)
+                calibrated(config, pool, calibration_basis(config, pool), say)
     return pool.built_from
 
 
@@ -161,7 +161,7 @@ def _affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
     return config.model_copy(update={"method": "paper"})
 
 
-def _basis(config: JobConfig, pool: Pool) -> str:
+def calibration_basis(config: JobConfig, pool: Pool) -> str:
     """Fingerprint of what a calibration depends on; what is asked of it (the target) is chosen afterwards."""
     fields = _fingerprint_fields(config, pool)
     return fingerprint(fields | {"calibration": config.calibration.sentences})

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from el4ner_ray.cli import main
 from el4ner_ray.core.evaluation import evaluate
 from el4ner_ray.errors import UsageError
+from el4ner_ray.html import COLOURS
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.report import passages as cutting
 from el4ner_ray.report.build import write_report
 from el4ner_ray.report.comparison import Comparison
 from el4ner_ray.report.passages import lanes, passages, segments
-from el4ner_ray.report.render import COLOURS, duration
+from el4ner_ray.report.render import duration
 from el4ner_ray.report.sample import Sample, natural
 from el4ner_ray.report.shown import SHOWN_CHARACTERS, Mark, show
 from el4ner_ray.report.statistics import BINS, Frequent, Histogram, Statistics
