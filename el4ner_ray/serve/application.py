@@ -94,6 +94,8 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
     pool = _served_pool(config, pool_folder) if pool_folder else None
     address.check()
     key = os.environ.get(API_KEY)
+    if key and not key.isascii():
+        raise UsageError(f"{API_KEY}: clients encode other characters than ASCII in different ways; use ASCII alone")
     labels = pool.labels if pool else config.labels or {}
     with cluster.session():
         try:

@@ -98,7 +98,7 @@ class AnnotateRequest(_Message):
     demonstrations: list[Demonstration] = Field(
         default_factory=list,
         max_length=limits.DEMONSTRATIONS,
-        description="Labelled sentences; every prompt shows all of them, the last one nearest to the sentence. Without, "
+        description="Labelled sentences; every prompt shows all of them, the last one next to the sentence. Without, "
         "the most similar ones of the server's pool where the labels are the pool's, else none.",
     )
     method: Method | None = Field(None, description="Default: the server's with the pool's demonstrations, else paper.")

@@ -41,6 +41,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(422, "invalid", str(error))
         case RequestValidationError():
             return Problem(422, "invalid", _first_of(error))
+        case HTTPException(status_code=400):  # FastAPI's, for bytes that are no text
+            return Problem(422, "invalid", "the body is not JSON in UTF-8")
         case BusyError():
             return Problem(429, "busy", str(error), {"Retry-After": str(error.retry_after)})
         case DeadlineError():
@@ -55,8 +57,8 @@ def problem_of(error: Exception) -> Problem:
 def _first_of(error: RequestValidationError) -> str:
     problems = error.errors()
     first = problems[0]
-    # Names of fields are the client's: any length, any code points.
-    place = ".".join(str(part)[:100] for part in first["loc"] if part != "body").encode(errors="replace").decode()
+    # Names of fields are the client's, of any length.
+    place = ".".join(str(part)[:100] for part in first["loc"] if part not in ("body", "[key]"))
     message = first["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     # Checks of the configuration name the field themselves.
