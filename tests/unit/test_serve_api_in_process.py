@@ -21,13 +21,24 @@ from el4ner_ray.config import JobConfig, load
 from el4ner_ray.engines.base import Completion, Ensemble, Request
 from el4ner_ray.html import policy_hash
 from el4ner_ray.labelled import LabelledSpan, LabelledText
-from el4ner_ray.schema import ENTITY_TYPE
+from el4ner_ray.schema import (
+    BATCH,
+    DECIDED,
+    DOC_ID,
+    ENTITY_TYPE,
+    ERROR,
+    PART,
+    PART_SCHEMA,
+    TEXT,
+    TEXT_START,
+)
 from el4ner_ray.serve.annotator import Annotator
 from el4ner_ray.serve.api import create_app, key_digest
 from el4ner_ray.serve.limits import BusyError, Limits, Room, TooLargeError
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, StreamLine
 from el4ner_ray.serve.metrics import Metrics
 from el4ner_ray.serve.service import Service
+from el4ner_ray.stages.segment import Segment
 from tests.serving import InProcessEnsemble
 
 LABELS = {"person": "named people", "place": "cities and rivers"}
@@ -451,3 +462,36 @@ def test_serving_is_told_what_is_wrong_before_anything_starts(
             main()
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_sentences_on_their_own_get_what_they_get_in_their_document() -> None:
+    config = load(profile="fake")
+    ensemble = InProcessEnsemble(config)
+    annotator = Annotator(config, None, ensemble)
+    shown = LabelledText("0", "Anna flew.", (LabelledSpan(0, 4, "person"),))
+    recipe = annotator.recipe(LABELS, [shown], None)
+    texts = [*BODY["texts"], *UGLY]
+
+    async def as_the_job_does() -> list[list[tuple[int, int, str, float]]]:
+        rows = {
+            DOC_ID: [str(number) for number in range(len(texts))],
+            PART: [0] * len(texts),
+            TEXT_START: [0] * len(texts),
+            TEXT: texts,
+            ERROR: [None] * len(texts),
+            BATCH: [0] * len(texts),
+        }
+        table = pa.Table.from_pydict(rows, PART_SCHEMA)
+        for stage in (Segment(config), *recipe.stages):
+            table = await stage(table)
+        return [
+            [(e.span.start, e.span.end, e.label, e.score) for sentence in row for e in sentence if e.kept]
+            for row in DECIDED.decode(table)
+        ]
+
+    service = Service(annotator, Limits(), Metrics())
+    request = AnnotateRequest(texts=texts, labels=LABELS, demonstrations=[SHOWN])  # type: ignore[list-item]
+    answer = AnnotateResponse.model_validate_json(asyncio.run(service.answer(request)))
+    found = [[(e.start, e.end, e.type, e.score) for e in document.entities] for document in answer.documents]
+    assert found == asyncio.run(as_the_job_does())
+    assert sum(map(len, found)) > 10
