@@ -32,14 +32,16 @@ def annotation_rows(
     dropped: list[list[dict[str, Any]]] = []
     for row, text, start in zip(DECIDED.decode(table), texts, starts, strict=True):
         candidates = [candidate for sentence in row for candidate in sentence]
-        entities.append([_entity_row(c, text, start) for c in candidates if c.kept])
-        dropped.append([_entity_row(c, text, start) for c in candidates if not c.kept])
+        entities.append([entity_row(c, text, start) for c in candidates if c.kept])
+        dropped.append([entity_row(c, text, start) for c in candidates if not c.kept])
     asked = [_requests(table, row, stages) for row in range(table.num_rows)] if any(failures) else None
     columns = {
-        "status": pa.array([_status(found, asked[i] if asked else 0) for i, found in enumerate(failures)], pa.string()),
+        "status": pa.array(
+            [status_of(found, asked[i] if asked else 0) for i, found in enumerate(failures)], pa.string()
+        ),
         "entities": pa.array(entities, pa.list_(schema.ENTITY_TYPE)),
         "dropped": pa.array(dropped, pa.list_(schema.ENTITY_TYPE)),
-        schema.ERROR: pa.array([_worst(found) for found in failures], pa.string()),
+        schema.ERROR: pa.array([worst(found) for found in failures], pa.string()),
     }
     arrays = [columns.get(field.name) for field in schema.ANNOTATION_SCHEMA]
     arrays = [
@@ -56,7 +58,8 @@ def _requests(table: pa.Table, row: int, stages: Sequence[str]) -> int:
     return sum(usage.requests + usage.merged for ledger in ledgers for usage in ledger.values())
 
 
-def _entity_row(entity: Entity, text: str, start: int) -> dict[str, Any]:
+def entity_row(entity: Entity, text: str, start: int) -> dict[str, Any]:
+    """An entity as it stands in the output: `ENTITY_TYPE`. `text` is its row's, which starts at `start`."""
     span: Span = entity.span
     return {
         "start": start + span.start,
@@ -70,7 +73,7 @@ def _entity_row(entity: Entity, text: str, start: int) -> dict[str, Any]:
     }
 
 
-def _status(failures: Sequence[Failure], requests: int) -> str:
+def status_of(failures: Sequence[Failure], requests: int) -> str:
     """`failed`: nothing could be done; `partial`: some request found no answer. Parse failures cost no status."""
     if any(failure.kind == "input" for failure in failures):
         return "failed"
@@ -80,7 +83,7 @@ def _status(failures: Sequence[Failure], requests: int) -> str:
     return "failed" if unanswered >= requests else "partial"
 
 
-def _worst(failures: Sequence[Failure]) -> str | None:
+def worst(failures: Sequence[Failure]) -> str | None:
     """The reason in the annotation row: the first failure that cost the document its status."""
     telling = [failure for failure in failures if failure.kind != "parse"]
     if not telling:

@@ -229,6 +229,31 @@ def export(
 
 
 @app.command()
+def serve(
+    config: ConfigFile = None,
+    profile: Profile = None,
+    models: Models = None,
+    method: Method = None,
+    pool: Annotated[
+        str | None, typer.Option(metavar="INDEX", help="Folder of an index: demonstrations for requests without any.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    sentences: Annotated[int, typer.Option(min=1, help="Sentences in flight or waiting; 429 beyond.")] = 500,
+    seconds: Annotated[float, typer.Option(min=0.1, help="What a request may take; 503 beyond.")] = 120.0,
+) -> None:
+    """An HTTP API and a page to try label sets on texts; EL4NER_API_KEY in the environment asks for a key.
+
+    Example: `el4ner serve --pool out/demo/index`
+    """
+    from el4ner_ray.serve.application import Address, run
+    from el4ner_ray.serve.limits import Limits
+
+    settings = _load(config, profile, models, {"method": method})
+    run(settings, pool, Address(host, port), Limits(sentences=sentences, seconds=seconds), say)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the tables.")] = False,
 ) -> None:

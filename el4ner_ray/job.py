@@ -80,7 +80,7 @@ def annotate(
     output, pool_source = absolute(output), absolute(pool_source)
     pool = open_pool(config, pool_source, index=index_of(output))
     config = affordable(config, pool, say)
-    learnt = read_fusion(pool.index, _basis(config, pool)) if config.method == "calibrated" else None
+    learnt = read_fusion(pool.index, calibration_basis(config, pool)) if config.method == "calibrated" else None
     if learnt is not None:
         operating_point(learnt, config.calibration)  # a target that cannot be had is refused before any model loads
     corpus = survey(inputs, config.text_column, config.id_column, limit)
@@ -146,7 +146,7 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
     check_assets(config)
     pool = open_pool(config, absolute(pool_source), index=absolute(output))
     config = affordable(config, pool, say)
-    calibrate = config.method == "calibrated" and read_fusion(pool.index, _basis(config, pool)) is None
+    calibrate = config.method == "calibrated" and read_fusion(pool.index, calibration_basis(config, pool)) is None
     if pool.texts is None and not calibrate:
         say(f"{pool.index} is up to date")
     elif config.demonstrations.pool_spans == "gold" and not calibrate:
@@ -165,7 +165,7 @@ def prepare(config: JobConfig, pool: Pool, say: Say) -> Learnt | None:
     """
     if pool.texts is not None:
         build(config, pool, say)
-    return calibrated(config, pool, _basis(config, pool), say) if config.method == "calibrated" else None
+    return calibrated(config, pool, calibration_basis(config, pool), say) if config.method == "calibrated" else None
 
 
 def threshold_of(learnt: Learnt | None) -> tuple[Fusion, float] | None:
@@ -185,7 +185,7 @@ def affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
     return config.model_copy(update={"method": "paper"})
 
 
-def _basis(config: JobConfig, pool: Pool) -> str:
+def calibration_basis(config: JobConfig, pool: Pool) -> str:
     """Fingerprint of what a calibration depends on; what is asked of it (the target) is chosen afterwards."""
     fields = deciding_fields(config, pool)
     return fingerprint(fields | {"calibration": config.calibration.sentences})

@@ -32,9 +32,13 @@ _PASSING = (RetryableError, RayActorError, ObjectLostError, RayServeException, T
 class ServedEnsemble:
     """The running engines of a job. One per stage actor."""
 
-    def __init__(self, config: JobConfig) -> None:
-        """Handles are looked up at the first call; the engines must have been started."""
+    def __init__(self, config: JobConfig, job: str | None = None) -> None:
+        """Handles are looked up at the first call; the engines must have been started, by the Ray job of this id.
+
+        Replicas of Ray Serve must name it: they belong to the job that started Serve, which may be another.
+        """
         self.models = config.model_names
+        self._job = job
         self._limits = config.limits
         self._handles: dict[str, DeploymentHandle] = {}
 
@@ -89,5 +93,5 @@ class ServedEnsemble:
 
     def _handle(self, model: str) -> DeploymentHandle:
         if model not in self._handles:
-            self._handles[model] = serve.get_deployment_handle(model, application_name(model))
+            self._handles[model] = serve.get_deployment_handle(model, application_name(model, self._job))
         return self._handles[model]

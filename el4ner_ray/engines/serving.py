@@ -29,9 +29,9 @@ _decode_requests = msgspec.msgpack.Decoder(list[Request]).decode
 MAX_ONGOING_CALLS = 64
 
 
-def application_name(model: str) -> str:
-    """Serve application of a model in this Ray job; the driver and its stage actors agree on it."""
-    return f"el4ner-{ray.get_runtime_context().get_job_id()}-{model}"
+def application_name(model: str, job: str | None = None) -> str:
+    """Serve application of a model in the Ray job of that id, unless told this one's, whose processes agree on it."""
+    return f"el4ner-{job or ray.get_runtime_context().get_job_id()}-{model}"
 
 
 class EngineReplica:

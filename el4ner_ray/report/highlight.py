@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from markupsafe import Markup
 
+from el4ner_ray.html import joined
 from el4ner_ray.report import palette
 from el4ner_ray.report.passages import lanes, passages, segments
-from el4ner_ray.report.render import joined
 from el4ner_ray.report.sample import natural
 from el4ner_ray.report.shown import Mark, show
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
@@ -25,7 +25,7 @@ def highlighted(documents: Sequence[AnnotatedDocument]) -> str:
     if len(documents) > SHOWN_DOCUMENTS:
         pieces.append(Markup('<p class="more">and {} more</p>').format(len(documents) - SHOWN_DOCUMENTS))
     # Nested in the element's own class, the rules touch nothing else of the notebook.
-    rules = "\n".join([joined(("notebook.css", "marks.css")), palette.css(len(types))])
+    rules = "\n".join([joined(("notebook.css", "marks.css"), "el4ner_ray.report"), palette.css(len(types))])
     style = Markup("<style>.el4ner {{\n{}\n}}</style>").format(Markup(rules))
     return str(Markup('<div class="el4ner">{}{}</div>').format(style, Markup("").join(pieces)))
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from markupsafe import Markup
 
+from el4ner_ray.html import embeddable
 from el4ner_ray.report.passages import Segment, lanes, passages, segments
 from el4ner_ray.report.shown import Mark, Shown
-
-# JSON has these only inside strings, where an escape means the same: nothing can end the element or open another.
-_ESCAPES = (
-    (b"<", b"\\u003c"),
-    (b">", b"\\u003e"),
-    (b"&", b"\\u0026"),
-    ("\u2028".encode(), b"\\u2028"),
-    ("\u2029".encode(), b"\\u2029"),
-)
 
 
 class PageMark(msgspec.Struct, frozen=True, array_like=True):
@@ -89,12 +82,9 @@ def page_data(shown: Iterable[Shown], types: Sequence[str], models: Sequence[str
     return data
 
 
-def embedded(data: PageData) -> str:
-    """The data as JSON in which no `<`, `>`, `&` or JavaScript line separator stands."""
-    content = msgspec.json.encode(data)
-    for character, escape in _ESCAPES:
-        content = content.replace(character, escape)
-    return content.decode()
+def embedded(data: PageData) -> Markup:
+    """The data as JSON for a script element."""
+    return embeddable(msgspec.json.encode(data))
 
 
 def _page_mark(mark: Mark, lane: int, type_number: dict[str, int], model_number: dict[str, int]) -> PageMark:

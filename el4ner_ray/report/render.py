@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
 from markupsafe import Markup
 
 from el4ner_ray.core.evaluation import Evaluation
+from el4ner_ray.html import environment, joined, policy_hash
 from el4ner_ray.report import palette
 from el4ner_ray.report.comparison import Comparison
 from el4ner_ray.report.page_data import PageData, embedded
@@ -18,6 +15,7 @@ from el4ner_ray.report.run_file import Run
 from el4ner_ray.report.statistics import Failed, Frequent, Statistics
 from el4ner_ray.schema import Usage
 
+_PACKAGE = "el4ner_ray.report"
 _STYLES = ("page.css", "texts.css", "marks.css")
 _SCRIPTS = ("data.js", "passage.js", "card.js", "texts.js", "views.js")
 
@@ -66,20 +64,21 @@ class Report:
 
 def render(report: Report) -> str:
     """The report as an HTML document. All that it shows is escaped, whoever wrote it."""
-    style = Markup("\n").join((joined(_STYLES), Markup(palette.css(len(report.types)))))
-    script = joined(_SCRIPTS)
+    style = Markup("\n").join((joined(_STYLES, _PACKAGE), Markup(palette.css(len(report.types)))))
+    script = joined(_SCRIPTS, _PACKAGE)
     slots = {name: number % palette.MOST for number, name in enumerate(report.types)}
-    page = _environment().get_template("report.html.jinja")
-    return page.render(
+    templates = environment(_PACKAGE)
+    templates.filters |= {"duration": duration, "number": _number, "percent": _percent}
+    return templates.get_template("report.html.jinja").render(
         report=report,
         run=report.run,
         statistics=report.statistics,
         slots=slots,
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        data=Markup(embedded(report.data)),
+        style_hash=policy_hash(style),
+        script_hash=policy_hash(script),
+        data=embedded(report.data),
     )
 
 
@@ -94,32 +93,9 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("el4ner_ray.report", "page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "number": _number, "percent": _percent}
-    return environment
-
-
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
 def _percent(share: float) -> str:
     return f"{share:.0%}"
-
-
-def joined(names: tuple[str, ...]) -> Markup:
-    """Files of the page, one after another."""
-    folder = resources.files("el4ner_ray.report") / "page"
-    return Markup("\n".join((folder / name).read_text("utf-8") for name in names))
-
-
-def _hash(content: str) -> str:
-    """A Content-Security-Policy source for an inline element of exactly this content."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"

@@ -13,11 +13,16 @@ from el4ner_ray.core.prompting import LabelledSentence, Prompts
 from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines.base import Completion, Ensemble, Request
 from el4ner_ray.engines.client import ServedEnsemble
+from el4ner_ray.labelled import LabelledText
 from el4ner_ray.schema import DEMONSTRATIONS, Span
 from el4ner_ray.stages.base import Batch
 
 # Later stages go first (lower runs first in vLLM): the prefix that they share is still in the cache.
 PRIORITY = {"pre_extract": 3, "extract": 2, "classify": 1, "verify": 0}
+
+
+Pool = str | Sequence[LabelledText]
+"""Labelled sentences, or the folder of an index of them. DEMONSTRATIONS count in their order."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ class Asker:
     """Holds the models and the prompts of a job for one stage actor."""
 
     def __init__(
-        self, config: JobConfig, labels: Mapping[str, str], index: str | None, ensemble: Ensemble | None = None
+        self, config: JobConfig, labels: Mapping[str, str], pool: Pool | None, ensemble: Ensemble | None = None
     ) -> None:
-        """`index` is the folder of the demonstration index; None asks without demonstrations (zero-shot).
+        """`pool` is what demonstrations are chosen from; None asks without any, and for a plain list (zero-shot).
 
         `ensemble` is asked instead of the one behind Ray Serve.
         """
@@ -46,11 +51,11 @@ class Asker:
         self.prompts = Prompts(config.prompts, labels)
         self.ensemble = ensemble or ServedEnsemble(config)
         self._rendered: list[str] = []
-        self._few_shot = index is not None
+        self._few_shot = pool is not None
         self._answer_tokens = config.limits.answer_tokens if self._few_shot else config.limits.zero_shot_tokens
-        if index is not None:
-            pool = DemonstrationIndex.read_pool(index)
-            self._rendered = [self.prompts.demonstration(LabelledSentence(s.text, s.mentions)) for s in pool]
+        if pool is not None:
+            sentences = DemonstrationIndex.read_pool(pool) if isinstance(pool, str) else pool
+            self._rendered = [self.prompts.demonstration(LabelledSentence(s.text, s.mentions)) for s in sentences]
 
     def questions(self, batch: Batch) -> list[Question]:
         """The extraction question of every sentence, with its demonstrations, the most similar one last."""

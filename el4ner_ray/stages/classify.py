@@ -15,7 +15,7 @@ from el4ner_ray.core.prompting import one_line
 from el4ner_ray.core.voting import agreement, is_decided, majority
 from el4ner_ray.engines.base import Completion, Ensemble
 from el4ner_ray.schema import CANDIDATES, DEMONSTRATIONS, QUERY_SPANS, SENTENCES, TYPED, Candidate, Entity, Vote
-from el4ner_ray.stages.asking import Asker, Question
+from el4ner_ray.stages.asking import Asker, Pool, Question
 from el4ner_ray.stages.base import Batch, Stage
 
 
@@ -41,10 +41,10 @@ class Classify(Stage):
     writes = TYPED
 
     def __init__(
-        self, config: JobConfig, labels: Mapping[str, str], index: str, ensemble: Ensemble | None = None
+        self, config: JobConfig, labels: Mapping[str, str], pool: Pool, ensemble: Ensemble | None = None
     ) -> None:
-        """Load the prompts and the pool. `ensemble` is asked instead of the one behind Ray Serve."""
-        self._asker = Asker(config, labels, index, ensemble)
+        """Load prompts and pool. `ensemble` is asked instead of the one behind Ray Serve."""
+        self._asker = Asker(config, labels, pool, ensemble)
         self._calibrated = config.method == "calibrated"
 
     async def run(self, batch: Batch) -> list[list[list[Entity]]]:

@@ -8,7 +8,7 @@ from el4ner_ray.config import JobConfig
 from el4ner_ray.core.voting import union
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.schema import CANDIDATES, DEMONSTRATIONS, SENTENCES, Candidate
-from el4ner_ray.stages.asking import Asker
+from el4ner_ray.stages.asking import Asker, Pool
 from el4ner_ray.stages.base import Batch, Stage
 
 
@@ -20,10 +20,10 @@ class Extract(Stage):
     writes = CANDIDATES
 
     def __init__(
-        self, config: JobConfig, labels: Mapping[str, str], index: str, ensemble: Ensemble | None = None
+        self, config: JobConfig, labels: Mapping[str, str], pool: Pool, ensemble: Ensemble | None = None
     ) -> None:
-        """Load the prompts and the pool. `ensemble` is asked instead of the one behind Ray Serve."""
-        self._asker = Asker(config, labels, index, ensemble)
+        """Load prompts and pool. `ensemble` is asked instead of the one behind Ray Serve."""
+        self._asker = Asker(config, labels, pool, ensemble)
 
     async def run(self, batch: Batch) -> list[list[list[Candidate]]]:
         """The candidates of each sentence of each row."""

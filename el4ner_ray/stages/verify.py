@@ -11,7 +11,7 @@ from el4ner_ray.core.parsing import parse_choice
 from el4ner_ray.core.prompting import FALSE, TRUE, one_line
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.schema import DECIDED, DEMONSTRATIONS, SENTENCES, TYPED, Entity
-from el4ner_ray.stages.asking import Asker, Question
+from el4ner_ray.stages.asking import Asker, Pool, Question
 from el4ner_ray.stages.base import Batch, Stage
 
 
@@ -23,10 +23,10 @@ class Verify(Stage):
     writes = DECIDED
 
     def __init__(
-        self, config: JobConfig, labels: Mapping[str, str], index: str, ensemble: Ensemble | None = None
+        self, config: JobConfig, labels: Mapping[str, str], pool: Pool, ensemble: Ensemble | None = None
     ) -> None:
-        """Load the prompts and the pool. `ensemble` is asked instead of the one behind Ray Serve."""
-        self._asker = Asker(config, labels, index, ensemble)
+        """Load prompts and pool. `ensemble` is asked instead of the one behind Ray Serve."""
+        self._asker = Asker(config, labels, pool, ensemble)
         self._verifier = config.verifier
 
     async def run(self, batch: Batch) -> list[list[list[Entity]]]:

@@ -46,16 +46,21 @@ function markElement(passage, number) {
   if (isError(mark)) article.append(element("div", "verdict bad", verdictText(mark)));
   if (mark.verdict === "right") article.append(element("div", "verdict good", "as in the gold"));
   if (mark.verdict === "missed") return article;
-  const score = article.appendChild(element("div", "score"));
-  score.append(element("span", "muted", "score"), element("strong", "", mark.score.toFixed(2)));
-  const track = score.appendChild(element("div", "track"));
-  track.appendChild(element("div")).style.setProperty("--share", `${mark.score * 100}%`);
+  if (mark.score !== null) article.append(scoreElement(mark.score));
   article.append(evidenceTable(mark));
   article.append(element("div", "verified", mark.verified ? "✓ verified" : "not verified"));
   return article;
 }
 
+function scoreElement(score) {
+  const row = element("div", "score");
+  row.append(element("span", "muted", "score"), element("strong", "", score.toFixed(2)));
+  row.appendChild(element("div", "track")).appendChild(element("div")).style.setProperty("--share", `${score * 100}%`);
+  return row;
+}
+
 function verdictText(mark) {
+  if (mark.verdict === "dropped") return "dropped by the last stage";
   if (mark.verdict === "missed") return "missed: in the gold, not in the run";
   if (mark.verdict === "wrong") return "wrong: not in the gold";
   return `wrong type: ${mark.goldTypes.map((type) => data.types[type]).join(", ")} in the gold`;

@@ -1,0 +1,182 @@
+"""The stages of the method over the sentences of one request, in this process, on engines that all requests share."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import pyarrow as pa
+
+from el4ner_ray import schema
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.fusion import Fusion
+from el4ner_ray.engines.base import Ensemble
+from el4ner_ray.errors import UsageError
+from el4ner_ray.labelled import LabelledText
+from el4ner_ray.schema import SENTENCES, Span
+from el4ner_ray.stages.base import Stage
+from el4ner_ray.stages.classify import Classify
+from el4ner_ray.stages.extract import Extract
+from el4ner_ray.stages.fuse import Fuse
+from el4ner_ray.stages.given import Given
+from el4ner_ray.stages.pre_extract import PreExtract
+from el4ner_ray.stages.retrieve import Retrieve
+from el4ner_ray.stages.segment import Segment
+from el4ner_ray.stages.verify import Verify
+
+Method = Literal["paper", "calibrated"]
+
+# Embedding and tagging compute here; the event loop must go on meanwhile.
+_COMPUTING = (Retrieve, Fuse)
+# Label sets whose prompts and demonstrations are kept rendered.
+_KEPT_RECIPES = 32
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a request. `text` starts at `start`, in code points, of the document of that number."""
+
+    document: int
+    number: int
+    start: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The label set, where demonstrations are from, and the stages after segmentation."""
+
+    labels: dict[str, str]
+    demonstrations: Literal["pool", "given", "none"]
+    method: Method
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class ServedPool:
+    """The folder of an index, its label set, and what calibration learnt from it with the threshold, if it did."""
+
+    index: str
+    labels: dict[str, str]
+    sentences: int
+    fusion: tuple[Fusion, float] | None
+
+
+@dataclass(frozen=True)
+class _Request:
+    labels: tuple[tuple[str, str], ...]
+    demonstrations: tuple[LabelledText, ...]
+    method: Method
+    from_pool: bool
+
+
+class Annotator:
+    """Chooses the stages for a request and runs them. One a process; requests may run side by side."""
+
+    def __init__(self, config: JobConfig, pool: ServedPool | None, ensemble: Ensemble) -> None:
+        """With a pool, the embedder and the tagger are loaded here."""
+        self.config, self.pool = config, pool
+        self._ensemble = ensemble
+        self._segment = Segment(config)
+        self._retrieve = Retrieve(config, pool.index) if pool else None
+        self._sessions = itertools.count()
+        self._thread = ThreadPoolExecutor(1)
+        self._recipe = lru_cache(_KEPT_RECIPES)(self._make_recipe)
+
+    @property
+    def labels(self) -> dict[str, str] | None:
+        """The label set of requests that name none: the pool's or the configuration's."""
+        return self.pool.labels if self.pool else self.config.labels
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods that can be asked for."""
+        return ("paper", "calibrated") if self.pool and self.pool.fusion else ("paper",)
+
+    def recipe(
+        self, labels: Mapping[str, str] | None, demonstrations: Sequence[LabelledText], method: Method | None
+    ) -> Recipe:
+        """How to annotate with this label set (None: `self.labels`) and method (None: the configuration's).
+
+        Without demonstrations those of the pool are used, where the labels are the pool's. Raises UsageError.
+        """
+        chosen = labels or self.labels
+        if not chosen:
+            raise UsageError("labels: this server has no label set of its own; name the types, each with a description")
+        for number, shown in enumerate(demonstrations):
+            for entity in shown.entities:
+                if entity.type not in chosen:
+                    raise UsageError(
+                        f"demonstrations.{number}.entities: the type {entity.type!r} is not among the labels "
+                        f"({', '.join(chosen)}); add it to them or take it out"
+                    )
+        from_pool = not demonstrations and self.pool is not None and chosen.keys() == self.pool.labels.keys()
+        method = method or (self.config.method if from_pool else "paper")
+        if method == "calibrated":
+            if method not in self.methods:
+                raise UsageError(
+                    "method: this server has no calibrated pool, so calibrated is not to be had; use paper"
+                )
+            if not from_pool or chosen != self.labels:
+                raise UsageError(
+                    "method: calibrated is learnt with the pool's labels and sentences; leave both out, or use paper"
+                )
+            chosen = self.labels
+        return self._recipe(_Request(tuple(chosen.items()), tuple(demonstrations), method, from_pool))
+
+    def _make_recipe(self, request: _Request) -> Recipe:
+        labels = dict(request.labels)
+        config = self.config.model_copy(update={"method": request.method})
+        if request.from_pool and self.pool and self._retrieve:
+            source: Literal["pool", "given", "none"] = "pool"
+            shown: str | tuple[LabelledText, ...] = self.pool.index
+            before: list[Stage] = [PreExtract(config, labels, self._ensemble), self._retrieve]
+        else:
+            source = "given" if request.demonstrations else "none"
+            shown = request.demonstrations
+            before = [Given(len(request.demonstrations))]
+        asking = [Extract(config, labels, shown, self._ensemble), Classify(config, labels, shown, self._ensemble)]
+        if request.method == "calibrated" and self.pool and self.pool.fusion:
+            last: Stage = Fuse(config, labels, self.pool.index, *self.pool.fusion)
+        else:
+            last = Verify(config, labels, shown, self._ensemble)
+        return Recipe(labels, source, request.method, (*before, *asking, last))
+
+    async def sentences(self, texts: Sequence[str]) -> list[Sentence]:
+        """The sentences of the texts, in order; a text without letters and digits has none."""
+        whole = [Sentence(number, 0, 0, text) for number, text in enumerate(texts)]
+        table = await self._segment(_rows(whole, session=0))
+        return [
+            Sentence(document, number, span.start, texts[document][span.start : span.end])
+            for document, spans in enumerate(SENTENCES.decode(table))
+            for number, span in enumerate(spans)
+        ]
+
+    async def steps(self, recipe: Recipe, sentences: Sequence[Sentence]) -> AsyncIterator[tuple[Stage, pa.Table]]:
+        """Each stage with the table that it leaves, one row a sentence, in order; they travel together."""
+        table = _rows(sentences, next(self._sessions))
+        spans = [[Span(0, len(sentence.text))] for sentence in sentences]
+        table = table.append_column(SENTENCES.name, SENTENCES.encode(spans))
+        for stage in recipe.stages:
+            table = await (self._computed(stage, table) if isinstance(stage, _COMPUTING) else stage(table))
+            yield stage, table
+
+    async def _computed(self, stage: Stage, table: pa.Table) -> pa.Table:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: asyncio.run(stage(table)))
+
+
+def _rows(sentences: Sequence[Sentence], session: int) -> pa.Table:
+    columns = {
+        schema.DOC_ID: [str(sentence.document) for sentence in sentences],
+        schema.PART: [sentence.number for sentence in sentences],
+        schema.TEXT_START: [sentence.start for sentence in sentences],
+        schema.TEXT: [sentence.text for sentence in sentences],
+        schema.ERROR: [None] * len(sentences),
+        schema.BATCH: [session] * len(sentences),
+    }
+    return pa.Table.from_pydict(columns, schema.PART_SCHEMA)

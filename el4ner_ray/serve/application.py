@@ -1,0 +1,163 @@
+"""The server on Ray: engines, one replica of the API on them, Serve's HTTP proxy before it; and the end of all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from el4ner_ray import cluster
+from el4ner_ray.calibration import operating_point, read_fusion
+from el4ner_ray.config import JobConfig
+from el4ner_ray.core.prompting import Prompts
+from el4ner_ray.engines import serving
+from el4ner_ray.engines.client import ServedEnsemble
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.job import calibration_basis, check_assets
+from el4ner_ray.pool import open_pool
+from el4ner_ray.serve.annotator import Annotator, ServedPool
+from el4ner_ray.serve.api import create_app, key_digest
+from el4ner_ray.serve.limits import Limits
+from el4ner_ray.serve.metrics import Metrics
+from el4ner_ray.serve.service import Service
+
+API_KEY = "EL4NER_API_KEY"
+Say = Callable[[str], None]
+
+# The limits count sentences; what Serve lets through beside them are requests that are answered at once.
+_ONGOING_REQUESTS = 1000
+# What is in flight when the server is told to stop may finish within so many seconds.
+_SECONDS_TO_FINISH = 20
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        return f"http://{shown}:{self.port}"
+
+    def check(self) -> None:
+        """Raise UsageError when nothing can listen there; Ray Serve would say so a minute later."""
+        try:
+            family, kind, protocol, _, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        except OSError as error:
+            raise UsageError(
+                f"--host {self.host} --port {self.port}: {error.strerror}; "
+                "name a free port, and an address of this machine"
+            ) from None
+
+
+class Api:
+    """The replica: stages over requests, on the engines of the Ray job that started it."""
+
+    def __init__(self, config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None, job: str) -> None:
+        """`job` is the id of the Ray job whose engines are asked."""
+        self._config, self._job, self._key = config, job, key
+        self._metrics = Metrics()
+        annotator = Annotator(config, pool, ServedEnsemble(config, job))
+        self._service = Service(annotator, limits, self._metrics)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve when the replica has started."""
+        return create_app(self._service, self._metrics, self._states, self._key)
+
+    async def _states(self) -> dict[str, str]:
+        applications = (await asyncio.to_thread(serve.status)).applications
+        found = {name: applications.get(serving.application_name(name, self._job)) for name in self._config.model_names}
+        return {name: state.status.value if state else "NOT_STARTED" for name, state in found.items()}
+
+
+def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Limits, say: Say) -> None:
+    """Serve until SIGTERM or SIGINT; then requests in flight finish, and nothing that was started is left.
+
+    The API key is read from the environment. Raises UsageError before any model loads, FatalError where one does not.
+    """
+    check_assets(config)
+    if config.method == "calibrated" and not pool_folder:
+        raise UsageError("method: calibrated is learnt from a pool; name its index with --pool, or use --method paper")
+    pool = _served_pool(config, pool_folder) if pool_folder else None
+    address.check()
+    key = os.environ.get(API_KEY)
+    if key and not key.isascii():
+        raise UsageError(f"{API_KEY}: clients encode other characters than ASCII in different ways; use ASCII alone")
+    labels = pool.labels if pool else config.labels or {}
+    with cluster.session():
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": address.host, "port": address.port},
+                logging_config={"log_level": "WARNING", "enable_access_log": False},
+            )
+            serving.start(config, Prompts(config.prompts, labels).prefix, say)
+            _deploy(config, pool, limits, key_digest(key) if key else None)
+            say(f"listening on {address}{'' if key else f'; anybody who reaches it may ask ({API_KEY} is not set)'}")
+            _wait()
+            say("stopping: requests in flight may finish")
+        finally:
+            _remove()
+            serving.stop(config, wait=True)
+
+
+def _served_pool(config: JobConfig, folder: str) -> ServedPool:
+    if not (Path(folder) / "index.json").is_file():
+        raise UsageError(f"--pool {folder}: is not an index; build one with `el4ner index POOL --output DIR`")
+    pool = open_pool(config, str(Path(folder).absolute()), index="")
+    calibrated = config.model_copy(update={"method": "calibrated"})
+    learnt = read_fusion(pool.index, calibration_basis(calibrated, pool))
+    if learnt is None and config.method == "calibrated":
+        raise UsageError(
+            f"--pool {folder}: nothing was learnt from it with this configuration; "
+            "run `el4ner index POOL --output DIR --method calibrated`, or use --method paper"
+        )
+    fusion = (learnt, operating_point(learnt, config.calibration).threshold) if learnt else None
+    return ServedPool(pool.index, pool.labels, pool.built_from["sentences"], fusion)
+
+
+def _name() -> str:
+    return serving.application_name("api")
+
+
+def _deploy(config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None) -> None:
+    deployment = serve.deployment(serve.ingress()(Api)).options(
+        name="api",
+        num_replicas=1,
+        max_ongoing_requests=_ONGOING_REQUESTS,
+        graceful_shutdown_timeout_s=_SECONDS_TO_FINISH,
+        max_constructor_retry_count=1,
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    job = ray.get_runtime_context().get_job_id()
+    try:
+        serve.run(deployment.bind(config, pool, limits, key, job), name=_name(), route_prefix="/")
+    except RuntimeError as error:
+        raise FatalError(f"the API does not start: {error}") from error
+
+
+def _remove() -> None:
+    if _name() in serve.status().applications:
+        serve.delete(_name())
+
+
+def _wait() -> None:
+    # Both arrive as exceptions (cluster.session sees to SIGTERM), which is how all else is ended, too.
+    try:
+        while True:
+            signal.pause()
+    except (KeyboardInterrupt, SystemExit):
+        return

@@ -1,0 +1,85 @@
+// Asking the server, line by line, and what the page says meanwhile.
+
+let asking = null; // the AbortController of the request in flight
+
+async function annotate() {
+  asking = new AbortController();
+  busy(true);
+  complain("");
+  const body = requestBody();
+  try {
+    const headers = { "Content-Type": "application/json" };
+    if (byId("key")) headers.Authorization = `Bearer ${byId("key").value}`;
+    const answer = await fetch("v1/annotate", { method: "POST", headers, body: JSON.stringify(body), signal: asking.signal });
+    if (!answer.ok) {
+      complain((await answer.json()).error.message);
+      return;
+    }
+    for await (const line of lines(answer.body)) hear(line, body);
+  } catch (error) {
+    if (error.name === "AbortError") say("Stopped.");
+    else complain(`The server does not answer: ${error.message}`);
+  } finally {
+    busy(false);
+  }
+}
+
+async function* lines(stream) {
+  let rest = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const parts = (rest + text).split("\n");
+    rest = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
+  }
+}
+
+const SHOWN = {
+  pool: "with the most similar sentences of the pool",
+  given: "with your demonstrations",
+  none: "without demonstrations",
+};
+
+function hear(line, body) {
+  if (line.kind === "start") {
+    begin(body.texts[0], line.sentences.length, line.labels);
+    byId("last-stage").textContent = line.method === "paper" ? `what ${data.verifier} verifies` : "what is probable enough";
+    say(`Asking about ${plural(line.sentences.length, "sentence")}, ${SHOWN[line.demonstrations]} …`);
+  } else if (line.kind === "error") {
+    complain(line.error.message);
+  } else if (line.kind === "end") {
+    const asked = Object.values(line.stages).flatMap((models) => Object.entries(models));
+    const requests = asked.filter(([name]) => data.models.includes(name)).reduce((sum, [, usage]) => sum + usage.requests, 0);
+    say(`${plural(line.sentences, "sentence")} in ${line.seconds.toFixed(1)} s with ${plural(requests, "question")} to the models.`);
+  } else {
+    learn(line);
+    if (line.error) complain(line.error);
+  }
+}
+
+function plural(number, noun) {
+  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+function busy(yes) {
+  byId("go").disabled = yes;
+  byId("stop").hidden = !yes;
+}
+
+function say(message) {
+  byId("progress").textContent = message;
+}
+
+function complain(message) {
+  byId("problem").textContent = message;
+  byId("problem").hidden = !message;
+}
+
+byId("inputs").addEventListener("submit", (event) => {
+  event.preventDefault();
+  annotate();
+});
+byId("stop").addEventListener("click", () => asking?.abort());
+byId("add-label").addEventListener("click", () => addLabel().focus());
+for (const [name, description] of Object.entries(data.labels ?? EXAMPLE_LABELS)) addLabel(name, description);
+watchSteps();
+watchMarks(byId("passages"));

@@ -1,0 +1,185 @@
+"""`el4ner serve` on real Ray Serve with the scripted engine: answers, streams, limits, many clients, and its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from el4ner_ray import orphans
+from el4ner_ray.serve.messages import AnnotateResponse
+from tests.serving import SECONDS_TO_STOP, Server, served
+
+pytestmark = pytest.mark.timeout(400)
+
+KEY = "k3y"
+SENTENCES, SECONDS, LATENCY_MS = 300, 10, 100
+ASKING_STAGES, SIDE_BY_SIDE = 3, 8  # of a sentence without a pool; of one request
+LABELS = {"person": "named people", "place": "cities and rivers"}
+LONG = {"texts": ["Anna left Oslo. " * 200], "labels": LABELS, "stream": True}
+UGLY = (
+    "👩\u200d👩\u200d👧 Anna 😂 met Ben👍🏽 in Oslo 🇳🇴.",
+    "Anna\r\nKarlsson met Ben.\r\n\r\nThen Ben left Oslo.\r\n",
+    "王小明在北京大学工作。他喜欢上海。",
+    "ذهبت Anna إلى القاهرة. ثم عادت.",
+    "Rene\u0301e met Jose\u0301 in A\u030alesund. 𝒜nna and 𝔅en",
+    "",
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, gold_index: Path) -> Iterator[Server]:
+    """A server with a pool and a key, whose engines take their time."""
+    folder = tmp_path_factory.mktemp("serve")
+    config = {"fake": {"latency_ms": LATENCY_MS}, "demonstrations": {"pool_spans": "gold"}}
+    (folder / "job.yaml").write_text(yaml.safe_dump(config))
+    options = ("--config", folder / "job.yaml", "--pool", gold_index, "--sentences", str(SENTENCES))
+    with served(folder, *options, "--seconds", str(SECONDS), key=KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as opened:
+        yield opened
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] == code
+
+
+def in_flight(client: httpx.Client) -> float:
+    (value,) = re.findall(r"^el4ner_sentences_in_flight (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(value)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_health_and_models(client: httpx.Client) -> None:
+    assert client.get("/v1/health").json() == {
+        "status": "ok",
+        "models": dict.fromkeys(("fake-a", "fake-b", "fake-c"), "RUNNING"),
+    }
+    told = client.get("/v1/models").json()
+    assert told["pool_sentences"] == 201
+    assert "person" in told["labels"]
+    assert told["limits"]["sentences"] == SENTENCES
+
+
+def test_the_demonstrations_of_the_pool_serve_its_labels_alone(client: httpx.Client) -> None:
+    texts = {"texts": ["Anna met Ben in Oslo."]}
+    own = client.post("/v1/annotate", json=texts)
+    AnnotateResponse.model_validate_json(own.content, strict=True)
+    assert own.json()["demonstrations"] == "pool"
+    assert set(own.json()["stages"]) == {"pre_extract", "retrieve", "extract", "classify", "verify"}
+    other = client.post("/v1/annotate", json=texts | {"labels": LABELS}).json()
+    assert other["demonstrations"] == "none"
+    shown = {"text": "Anna flew.", "entities": [{"start": 0, "end": 4, "type": "person"}]}
+    given = client.post("/v1/annotate", json=texts | {"labels": LABELS, "demonstrations": [shown]}).json()
+    assert given["demonstrations"] == "given"
+    assert all(answer["documents"][0]["entities"] for answer in (own.json(), other, given))
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_offsets(client: httpx.Client, labels: dict[str, str] | None) -> None:
+    documents = client.post("/v1/annotate", json={"texts": UGLY, "labels": labels}).json()["documents"]
+    for text, document in zip(UGLY, documents, strict=True):
+        found = document["entities"] + document["dropped"]
+        assert document["status"] == "ok"
+        assert bool(found) == bool(text)
+        assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in found)
+
+
+def test_sentences_come_as_they_are_done(client: httpx.Client) -> None:
+    with client.stream("POST", "/v1/annotate", json=LONG) as stream:
+        lines = stream.iter_lines()
+        assert json.loads(next(lines))["kind"] == "start"
+        assert json.loads(next(lines))["kind"] == "sentence"
+        # It is not over: what is left has its room. So there is none for as much again.
+        assert in_flight(client) == 200
+        answer = client.post("/v1/annotate", json=LONG)
+        refused(answer, 429, "busy")
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+    # Whoever goes away gives room.
+    until(lambda: in_flight(client) == 0)
+
+
+def test_what_takes_too_long(client: httpx.Client) -> None:
+    assert SENTENCES / SIDE_BY_SIDE * ASKING_STAGES * LATENCY_MS / 1000 > SECONDS
+    with client.stream("POST", "/v1/annotate", json=LONG | {"texts": ["Anna left Oslo. " * SENTENCES]}) as stream:
+        *_, last = stream.iter_lines()
+    assert json.loads(last)["error"]["code"] == "deadline"
+    assert in_flight(client) == 0
+
+
+def test_what_is_refused(client: httpx.Client) -> None:
+    refused(client.post("/v1/annotate", json=LONG, headers={"Authorization": "Bearer no"}), 401, "unauthorized")
+    refused(client.get("/v1/models", headers={"Authorization": ""}), 401, "unauthorized")
+    refused(client.post("/v1/annotate", json=LONG | {"texts": ["a" * 1_000_000]}), 413, "too_large")
+    refused(client.post("/v1/annotate", json=LONG | {"texts": ["Anna left. " * 301]}), 413, "too_large")
+    refused(client.post("/v1/annotate", json={"texts": []}), 422, "invalid")
+    refused(client.post("/v1/annotate", content="{"), 422, "invalid")
+    refused(client.get("/v2"), 404, "not_found")
+
+
+def test_fifty_clients_at_once(client: httpx.Client) -> None:
+    def one(number: int) -> list[str]:
+        texts = [f"Anna{number} met Ben{number} in Oslo. Then Carl{number} left." for _ in range(2)]
+        answer = client.post("/v1/annotate", json={"texts": texts, "labels": LABELS})
+        assert answer.status_code == 200, answer.text
+        documents = answer.json()["documents"]
+        return [entity["text"] for document in documents for entity in document["entities"] + document["dropped"]]
+
+    with ThreadPoolExecutor(50) as clients:
+        found = list(clients.map(one, range(100)))
+    for number, surfaces in enumerate(found):
+        assert set(surfaces) <= {f"Anna{number}", f"Ben{number}", "Oslo", f"Then Carl{number}"}
+        assert len(surfaces) >= 4
+
+
+def test_metrics(client: httpx.Client) -> None:
+    text = client.get("/metrics").text
+    for status in (200, 401, 413, 422, 429):
+        assert f'el4ner_http_requests_total{{path="/v1/annotate",status="{status}"}}' in text
+    assert float(re.findall(r"^el4ner_sentences_total (\S+)$", text, re.MULTILINE)[0]) >= 400
+
+
+def test_sigterm_lets_what_is_in_flight_finish_and_leaves_nothing(server: Server, client: httpx.Client) -> None:
+    driver = orphans.Driver(server.process.pid, psutil.Process(server.process.pid).create_time())
+    assert len(marked(driver)) > 5
+    body = LONG | {"texts": ["Anna left Oslo. " * 40]}
+    with client.stream("POST", "/v1/annotate", json=body) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        *_, last = lines
+    assert json.loads(last)["kind"] == "end"
+    assert server.process.wait(SECONDS_TO_STOP) == 0
+    assert marked(driver) == []
+
+
+def marked(driver: orphans.Driver) -> list[str]:
+    """Processes that the driver started, or that they started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(orphans.MARK) == driver.mark:
+                found.append(process.name())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found

@@ -1,0 +1,215 @@
+"""The page of `el4ner serve` in a real browser: what it asks and shows, and that nothing in a text or label runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from selenium.webdriver import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.integration.test_report_browser import CHROMIUM, DRIVER, FOREIGN, Browser
+from tests.serving import Server, served
+from tests.unit.test_report import HOSTILE
+
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"),
+    pytest.mark.timeout(300),
+]
+
+KEY = "k3y"
+TEXT = "👩‍👩‍👧 Anna Berg met Ben in Oslo. Then 王小明 left.\r\nIt was late."
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a key and without a pool."""
+    with served(tmp_path_factory.mktemp("serve"), key=KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    browser = Browser()
+    yield browser
+    browser.driver.quit()
+
+
+@pytest.fixture
+def page(chromium: Browser, server: Server) -> Browser:
+    """The page as it comes, with the key filled in."""
+    chromium.size(1280, 900)
+    chromium.driver.get("about:blank")
+    chromium.driver.get_log("browser")
+    chromium.driver.get(server.url)
+    chromium.one("#key").send_keys(KEY)
+    return chromium
+
+
+def fill(field: WebElement, value: str) -> None:
+    """As if pasted: chromedriver types no code point beyond the first plane."""
+    field.parent.execute_script(
+        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
+        field,
+        value,
+    )
+
+
+def annotate(page: Browser, text: str) -> None:
+    fill(page.one("#text"), text)
+    page.one("#go").click()
+    page.until(lambda: "questions to the models" in page.one("#progress").text or page.one("#problem").is_displayed())
+
+
+def step(page: Browser, name: str) -> None:
+    page.one(f"[data-step='{name}']").click()
+    assert page.one(f"[data-step='{name}']").get_attribute("aria-pressed") == "true"
+
+
+def answer(server: Server, text: str, **more: Any) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    body = {"texts": [text]} | more
+    given = httpx.post(f"{server.url}/v1/annotate", json=body, headers=headers).json()
+    document: dict[str, Any] = given["documents"][0]
+    return document
+
+
+def test_each_step_is_shown(page: Browser, server: Server) -> None:
+    labels = page.script("return labelsGiven()")
+    annotate(page, TEXT)
+    # A text area turns CRLF into a line feed, and so does what it sends.
+    text = TEXT.replace("\r\n", "\n")
+    expected = answer(server, text, labels=labels)
+    assert page.one("[data-step='result']").get_attribute("aria-pressed") == "true"
+    kept, dropped = expected["entities"], expected["dropped"]
+    shown = page.script(
+        "return passages[0].marks.map((m, n) => [surfaceOf(passages[0], n), data.types[m.type], m.verdict])"
+    )
+    assert sorted(map(tuple, shown)) == sorted(
+        [(e["text"], e["type"], "") for e in kept] + [(e["text"], e["type"], "dropped") for e in dropped]
+    )
+    assert page.script("return passages[0].segments.map(([text]) => text).join('')") == text
+    step(page, "vote")
+    assert len(page.script("return passages[0].marks")) == len(kept) + len(dropped)
+    step(page, "union")
+    surfaces = page.script("return passages[0].marks.map((_, n) => surfaceOf(passages[0], n))")
+    assert sorted(surfaces) == sorted(e["text"] for e in kept + dropped)
+    step(page, "models")
+    assert page.texts(".passage h3") == ["fake-a", "fake-b", "fake-c"]
+    for number, name in enumerate(page.texts(".passage h3")):
+        found = page.script(f"return passages[{number}].marks.map((_, n) => surfaceOf(passages[{number}], n))")
+        assert sorted(found) == sorted(e["text"] for e in kept + dropped if name in e["extracted_by"])
+
+
+def test_the_card_tells_the_votes(page: Browser) -> None:
+    annotate(page, "Anna met Ben in Oslo.")
+    page.one("#passages .mark[tabindex]").click()
+    card = page.one("#card")
+    page.until(card.is_displayed)
+    for expected in ("fake-a", "fake-b", "fake-c", "extracted", "vote", "score"):
+        assert expected in card.text
+    page.one("body").send_keys(Keys.ESCAPE)
+    page.until(lambda: not card.is_displayed())
+
+
+def test_labels_are_edited(page: Browser) -> None:
+    while rows := page.all(".label-row button"):
+        rows[0].click()
+    page.one("#add-label").click()
+    name, description = page.all(".label-row input")
+    name.send_keys("gene")
+    description.send_keys("a gene or protein")
+    annotate(page, "Anna met Ben in Oslo.")
+    assert set(page.texts("#passages .label")) == {"\u2060gene"}
+    name.clear()
+    page.one("#go").click()
+    page.until(lambda: "the label set is empty" in page.one("#problem").text)
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "entities"),
+    [
+        ("[Anna](person) flew to [Oslo](place).", "Anna flew to Oslo.", [(0, 4, "person"), (13, 17, "place")]),
+        ("😂 [王小明](person)", "😂 王小明", [(2, 5, "person")]),
+        ("nothing here", "nothing here", []),
+        (r"\[1] and [a\]b](x) \\ [c](y)", r"[1] and a]b \ c", [(8, 11, "x"), (14, 15, "y")]),
+        ("[x]() [](y) [z]", "[x]() [](y) [z]", []),
+    ],
+)
+def test_demonstrations_are_read(page: Browser, line: str, text: str, entities: list[tuple[int, int, str]]) -> None:
+    read = page.driver.execute_script("return demonstration(arguments[0])", line)
+    assert read["text"] == text
+    assert [(e["start"], e["end"], e["type"]) for e in read["entities"]] == entities
+
+
+def test_demonstrations_are_sent(page: Browser) -> None:
+    fill(page.one("#demonstrations"), "[Anna](person) flew to [Oslo](place).\n\n[Ben](gene) left.")
+    annotate(page, "Anna met Ben in Oslo.")
+    assert "'gene' is not among the labels" in page.one("#problem").text
+    fill(page.one("#demonstrations"), "[Anna](person) flew to [Oslo](place).")
+    annotate(page, "Anna met Ben in Oslo.")
+    assert not page.one("#problem").is_displayed()
+    assert page.all("#passages .mark")
+
+
+def test_what_the_server_refuses_is_told(page: Browser) -> None:
+    fill(page.one("#key"), "wrong")
+    annotate(page, "Anna met Ben.")
+    assert "API key" in page.one("#problem").text
+    assert page.one("#go").is_enabled()
+
+
+def test_payloads_do_not_run(page: Browser) -> None:
+    assert len(HOSTILE) >= 10
+    page.driver.get_log("browser")
+    for payload in HOSTILE:
+        # The scripted engine names capitalised words: each payload is text beside and label of what is highlighted.
+        label = payload.replace("|", "").replace("=", "").replace("\u2028", "").replace("\u2029", "").strip()
+        while rows := page.all(".label-row button"):
+            rows[0].click()
+        page.script("addLabel()")
+        name, description = page.all(".label-row input")
+        fill(name, label)
+        fill(description, payload)
+        fill(page.one("#demonstrations"), f"{payload} [Anna]({label.replace(')', '')})")
+        annotate(page, f"{payload} Anna {payload} Ben {payload}")
+        fill(page.one("#demonstrations"), "")
+        annotate(page, f"{payload} Anna {payload} Ben {payload}")
+        for name_of_step in ("models", "union", "vote", "result"):
+            step(page, name_of_step)
+            assert not page.all(f"main :is({FOREIGN})"), payload
+        if marks := page.all("#passages .mark[tabindex]"):
+            marks[0].click()
+            page.until(page.one("#card").is_displayed)
+            assert not page.all(f"#card :is({FOREIGN})"), payload
+            page.one("body").send_keys(Keys.ESCAPE)
+        assert page.script("return [typeof window.ran, document.scripts.length]") == ["undefined", 2], payload
+    refused = [entry["message"] for entry in page.driver.get_log("browser")]
+    assert not [message for message in refused if "Content Security Policy" in message or "SyntaxError" in message]
+
+
+def test_the_policy_holds(page: Browser) -> None:
+    attempt = """
+        const script = document.createElement("script");
+        script.textContent = "window.ran = 1";
+        document.body.append(script);
+        const holder = document.createElement("div");
+        holder.innerHTML = "<img src=x onerror='window.ran = 1'>";
+        document.body.append(holder);
+        return window.ran;
+    """
+    assert page.script(attempt) is None
+    page.until(lambda: "Content Security Policy" in json.dumps(page.driver.get_log("browser")))
+    assert page.script("return window.ran") is None
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(page: Browser, width: int) -> None:
+    page.size(width, 844)
+    annotate(page, f"{TEXT} {'Long' * 100} {HOSTILE[0]}")
+    for name in ("models", "union", "vote", "result"):
+        step(page, name)
+        assert page.script("return document.documentElement.scrollWidth") <= width, name
