@@ -316,6 +316,8 @@ def main() -> int:
     subprocess.run([*command, "--pool-spans", "gold"], cwd=ROOT, check=True, capture_output=True)
     bench = Bench(folder, DOCUMENTS, index)
     suite = Suite(bench, folder / "undisturbed", random.Random(options.seed))
+    # As an exception, so that what is running is ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     began = time.monotonic()
     bench.finish(suite.undisturbed)
     print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)

@@ -110,8 +110,10 @@ class Annotation:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.kill_all()
             raise AssertionError(f"not done within {seconds} s: {self.told()}") from None
+        finally:
+            if self.process.poll() is None:
+                self.kill_all()
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Its living processes whose title starts so."""
