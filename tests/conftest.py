@@ -52,7 +52,7 @@ def gold_index(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
 
 
 @pytest.fixture(scope="session")
-def calibrated_run(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
+def calibrated(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
     """The output of a run by the calibrated method, with the index and what was learnt in its folder `index`."""
     out = tmp_path_factory.mktemp("calibrated") / "out"
     corpus, pool = ROOT / "examples" / "corpus.jsonl", ROOT / "examples" / "pool.jsonl"

@@ -13,15 +13,15 @@ from tests.conftest import CALIBRATED, ROOT, Run
 
 pytestmark = pytest.mark.timeout(600)
 
+CORPUS, POOL = ROOT / "examples" / "corpus.jsonl", ROOT / "examples" / "pool.jsonl"
 
-def test_scores_are_above_the_threshold_and_nothing_overlaps(calibrated_run: Path) -> None:
-    run = json.loads((calibrated_run / "run.json").read_text("utf-8"))
+
+def test_scores_are_above_the_threshold_and_nothing_overlaps(calibrated: Path) -> None:
+    run = json.loads((calibrated / "run.json").read_text("utf-8"))
     assert run["calibration"]["sentences"] > 100
     assert run["calibration"]["threshold"] > 0
     assert "verify" not in run["stages"]
-    rows = [
-        row for file in (calibrated_run / "annotations").glob("*.parquet") for row in pq.read_table(file).to_pylist()
-    ]
+    rows = [row for file in (calibrated / "annotations").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     entities = [entity for row in rows for entity in row["entities"]]
     assert entities
     for row in rows:
@@ -33,12 +33,10 @@ def test_scores_are_above_the_threshold_and_nothing_overlaps(calibrated_run: Pat
     assert {len(entity["votes"]) for entity in entities} == {3}
 
 
-def test_it_asks_no_more_than_the_papers_method(calibrated_run: Path, tmp_path: Path, el4ner: Run) -> None:
+def test_it_asks_no_more_than_the_papers_method(calibrated: Path, tmp_path: Path, el4ner: Run) -> None:
     paper = tmp_path / "paper"
     options = [option for option in CALIBRATED if option not in ("--method", "calibrated")]
-    done = el4ner(
-        "annotate", ROOT / "examples" / "corpus.jsonl", "--pool", calibrated_run / "index", "--output", paper, *options
-    )
+    done = el4ner("annotate", CORPUS, "--pool", calibrated / "index", "--output", paper, *options)
     assert done.returncode == 0, done.stderr
 
     def requests(folder: Path) -> int:
@@ -47,17 +45,15 @@ def test_it_asks_no_more_than_the_papers_method(calibrated_run: Path, tmp_path: 
             usage["requests"] for stage, models in stages.items() for usage in models.values() if stage != "retrieve"
         )
 
-    assert requests(calibrated_run) <= requests(paper)
+    assert requests(calibrated) <= requests(paper)
 
 
 def test_what_was_learnt_is_used_again_and_other_targets_need_no_learning(
     calibrated: Path, tmp_path: Path, el4ner: Run
 ) -> None:
     strict = tmp_path / "strict"
-    options = (*OPTIONS, "--target-recall", "0.01")
-    done = el4ner(
-        "annotate", ROOT / "examples" / "corpus.jsonl", "--pool", calibrated_run / "index", "--output", strict, *options
-    )
+    options = (*CALIBRATED, "--target-recall", "0.01")
+    done = el4ner("annotate", CORPUS, "--pool", calibrated / "index", "--output", strict, *options)
     assert done.returncode == 0, done.stderr
     assert "calibration: annotating" not in done.stderr
     thresholds = [
@@ -66,17 +62,9 @@ def test_what_was_learnt_is_used_again_and_other_targets_need_no_learning(
     assert thresholds[0] >= thresholds[1]
 
 
-def test_a_target_out_of_reach_is_refused(calibrated_run: Path, tmp_path: Path, el4ner: Run) -> None:
-    options = (*OPTIONS, "--target-recall", "1")
-    done = el4ner(
-        "annotate",
-        ROOT / "examples" / "corpus.jsonl",
-        "--pool",
-        calibrated_run / "index",
-        "--output",
-        tmp_path / "out",
-        *options,
-    )
+def test_a_target_out_of_reach_is_refused(calibrated: Path, tmp_path: Path, el4ner: Run) -> None:
+    options = (*CALIBRATED, "--target-recall", "1")
+    done = el4ner("annotate", CORPUS, "--pool", calibrated / "index", "--output", tmp_path / "out", *options)
     assert done.returncode == 2
     assert "no threshold reaches recall 1" in done.stderr
 
@@ -84,7 +72,7 @@ def test_a_target_out_of_reach_is_refused(calibrated_run: Path, tmp_path: Path, 
 def test_a_small_pool_falls_back_to_the_papers_method(tmp_path: Path, el4ner: Run) -> None:
     small, out = tmp_path / "pool.jsonl", tmp_path / "out"
     small.write_text("".join(POOL.read_text("utf-8").splitlines(keepends=True)[:60]), "utf-8")
-    done = el4ner("annotate", ROOT / "examples" / "corpus.jsonl", "--pool", small, "--output", out, *OPTIONS)
+    done = el4ner("annotate", CORPUS, "--pool", small, "--output", out, *CALIBRATED)
     assert done.returncode == 0, done.stderr
     assert "warning: method calibrated needs 100 labelled sentences, the pool has 60" in done.stderr
     run = json.loads((out / "run.json").read_text("utf-8"))

@@ -38,12 +38,12 @@ UGLY = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, calibrated_run: Path) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, calibrated: Path) -> Iterator[Server]:
     """A server with a calibrated pool and a key, whose engines take their time."""
     folder = tmp_path_factory.mktemp("serve")
     config = {"fake": {"latency_ms": LATENCY_MS}, "demonstrations": {"pool_spans": "gold"}}
     (folder / "job.yaml").write_text(yaml.safe_dump(config))
-    options = ("--config", folder / "job.yaml", "--pool", calibrated_run / "index", "--sentences", str(SENTENCES))
+    options = ("--config", folder / "job.yaml", "--pool", calibrated / "index", "--sentences", str(SENTENCES))
     with served(folder, *options, "--seconds", str(SECONDS), key=KEY) as running:
         yield running
 
@@ -97,10 +97,8 @@ def test_the_demonstrations_of_the_pool_serve_its_labels_alone(client: httpx.Cli
     assert all(answer["documents"][0]["entities"] for answer in (own.json(), other, given))
 
 
-def test_entities_are_those_of_the_batch_job(client: httpx.Client, calibrated_run: Path) -> None:
-    rows = [
-        row for file in (calibrated_run / "annotations").glob("*.parquet") for row in pq.read_table(file).to_pylist()
-    ]
+def test_entities_are_those_of_the_batch_job(client: httpx.Client, calibrated: Path) -> None:
+    rows = [row for file in (calibrated / "annotations").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     for row in rows:
         answer = client.post("/v1/annotate", json={"texts": [row["text"]], "method": "calibrated"})
         (document,) = answer.json()["documents"]
