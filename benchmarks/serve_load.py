@@ -22,8 +22,6 @@ from pathlib import Path
 import httpx
 
 LABELS = {"person": "named people", "place": "cities and rivers"}
-# Who waits for whom: extraction, the first votes, the last votes where they are open, verification.
-_CALLS_OF_STAGE = {"extract": 1, "classify": 1, "verify": 1}
 
 
 def main() -> None:
@@ -48,20 +46,24 @@ def main() -> None:
             for line in server.stderr:
                 if b"listening" in line:
                     break
-            took = asyncio.run(load(f"http://127.0.0.1:{port}", arguments.clients, arguments.requests))
+            took = asyncio.run(
+                load(f"http://127.0.0.1:{port}", arguments.clients, arguments.requests, arguments.latency_ms)
+            )
         finally:
             server.terminate()
             server.communicate(timeout=60)
     print(json.dumps(figures(took, arguments.latency_ms), indent=2))
 
 
-async def load(url: str, clients: int, requests: int) -> list[tuple[float, float, int]]:
+async def load(url: str, clients: int, requests: int, latency_ms: float) -> list[tuple[float, float, int]]:
     """Seconds at the client, seconds that the server says the stages took, and rounds of calls of each request."""
     took: list[tuple[float, float, int]] = []
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120) as session:
 
         async def client(number: int) -> None:
+            # Clients that start as one would go on as one: every engine call of all 50 would end at the same time.
+            await asyncio.sleep(number / clients * 3 * latency_ms / 1000)
             for turn in range(-2, requests):
                 text = f"Anna{number} met Ben{turn + 2} in Oslo."
                 began = time.perf_counter()
@@ -76,9 +78,9 @@ async def load(url: str, clients: int, requests: int) -> list[tuple[float, float
 
 
 def rounds(stages: dict[str, dict[str, dict[str, float]]]) -> int:
-    """How many calls followed each other: the last model is asked for a type where the vote is open."""
-    calls = sum(1 for stage in _CALLS_OF_STAGE if any(usage["requests"] for usage in stages[stage].values()))
-    return calls + (1 if stages["classify"].get("fake-c", {}).get("requests") else 0)
+    """How many calls followed each other: one a stage, and another where the last model had to vote, too."""
+    asked = sum(any(usage["requests"] for usage in models.values()) for models in stages.values())
+    return asked + bool(stages["classify"].get("fake-c", {}).get("requests"))
 
 
 def figures(took: list[tuple[float, float, int]], latency_ms: float) -> dict[str, float]:

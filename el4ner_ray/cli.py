@@ -244,7 +244,7 @@ def serve(
 ) -> None:
     """An HTTP API and a page to try label sets on texts; EL4NER_API_KEY in the environment asks for a key.
 
-    Example: `el4ner serve --pool out/demo/index`
+    Example: `el4ner serve --profile fake`, then open http://127.0.0.1:8000/
     """
     from el4ner_ray.serve.application import Address, run
     from el4ner_ray.serve.limits import Limits

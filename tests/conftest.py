@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("EL4NER_DATA", ROOT / "data"))
 
+CALIBRATED = ("--profile", "fake", "--pool-spans", "gold", "--limit", "6", "--method", "calibrated")
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -47,6 +49,18 @@ def gold_index(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
+    """The output of a run by the calibrated method, with the index and what was learnt in its folder `index`."""
+    out = tmp_path_factory.mktemp("calibrated") / "out"
+    corpus, pool = ROOT / "examples" / "corpus.jsonl", ROOT / "examples" / "pool.jsonl"
+    done = el4ner("annotate", corpus, "--pool", pool, "--output", out, *CALIBRATED)
+    assert done.returncode == 0, done.stderr
+    assert "calibration: annotating" in done.stderr
+    assert "calibration: on held-out pool sentences" in done.stderr
+    return out
 
 
 @pytest.fixture(scope="session")

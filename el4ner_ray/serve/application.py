@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,12 +107,14 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
             )
             serving.start(config, Prompts(config.prompts, labels).prefix, say)
             _deploy(config, pool, limits, key_digest(key) if key else None)
+            _check_reachable(address)
             say(f"listening on {address}{'' if key else f'; anybody who reaches it may ask ({API_KEY} is not set)'}")
             _wait()
             say("stopping: requests in flight may finish")
-        finally:
-            _remove()
-            serving.stop(config, wait=True)
+        except BaseException:
+            _stop(config, wait=False)
+            raise
+        _stop(config, wait=True)
 
 
 def _served_pool(config: JobConfig, folder: str) -> ServedPool:
@@ -130,7 +133,7 @@ def _served_pool(config: JobConfig, folder: str) -> ServedPool:
 
 
 def _name() -> str:
-    return serving.application_name("api")
+    return serving.application_name("_api")  # no model can be called that
 
 
 def _deploy(config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None) -> None:
@@ -149,9 +152,20 @@ def _deploy(config: JobConfig, pool: ServedPool | None, limits: Limits, key: byt
         raise FatalError(f"the API does not start: {error}") from error
 
 
-def _remove() -> None:
+def _check_reachable(address: Address) -> None:
+    # A cluster has one HTTP proxy: if its Serve was started before, this host and port are ignored.
+    try:
+        urllib.request.urlopen(f"{address}/v1/health", timeout=60).close()
+    except OSError as error:
+        raise FatalError(
+            f"{address} does not answer ({error}); where Ray Serve runs already, name the port that it listens on"
+        ) from error
+
+
+def _stop(config: JobConfig, *, wait: bool) -> None:
     if _name() in serve.status().applications:
-        serve.delete(_name())
+        serve.delete(_name(), _blocking=wait)
+    serving.stop(config, wait=wait)
 
 
 def _wait() -> None:

@@ -9,22 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, Run
+from tests.conftest import CALIBRATED, ROOT, Run
 
 pytestmark = pytest.mark.timeout(600)
 
 CORPUS, POOL = ROOT / "examples" / "corpus.jsonl", ROOT / "examples" / "pool.jsonl"
-OPTIONS = ("--profile", "fake", "--pool-spans", "gold", "--limit", "6", "--method", "calibrated")
-
-
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
-    out = tmp_path_factory.mktemp("calibrated") / "out"
-    done = el4ner("annotate", CORPUS, "--pool", POOL, "--output", out, *OPTIONS)
-    assert done.returncode == 0, done.stderr
-    assert "calibration: annotating" in done.stderr
-    assert "calibration: on held-out pool sentences" in done.stderr
-    return out
 
 
 def test_scores_are_above_the_threshold_and_nothing_overlaps(calibrated: Path) -> None:
@@ -46,7 +35,7 @@ def test_scores_are_above_the_threshold_and_nothing_overlaps(calibrated: Path) -
 
 def test_it_asks_no_more_than_the_papers_method(calibrated: Path, tmp_path: Path, el4ner: Run) -> None:
     paper = tmp_path / "paper"
-    options = [option for option in OPTIONS if option not in ("--method", "calibrated")]
+    options = [option for option in CALIBRATED if option not in ("--method", "calibrated")]
     done = el4ner("annotate", CORPUS, "--pool", calibrated / "index", "--output", paper, *options)
     assert done.returncode == 0, done.stderr
 
@@ -63,7 +52,7 @@ def test_what_was_learnt_is_used_again_and_other_targets_need_no_learning(
     calibrated: Path, tmp_path: Path, el4ner: Run
 ) -> None:
     strict = tmp_path / "strict"
-    options = (*OPTIONS, "--target-recall", "0.01")
+    options = (*CALIBRATED, "--target-recall", "0.01")
     done = el4ner("annotate", CORPUS, "--pool", calibrated / "index", "--output", strict, *options)
     assert done.returncode == 0, done.stderr
     assert "calibration: annotating" not in done.stderr
@@ -74,7 +63,7 @@ def test_what_was_learnt_is_used_again_and_other_targets_need_no_learning(
 
 
 def test_a_target_out_of_reach_is_refused(calibrated: Path, tmp_path: Path, el4ner: Run) -> None:
-    options = (*OPTIONS, "--target-recall", "1")
+    options = (*CALIBRATED, "--target-recall", "1")
     done = el4ner("annotate", CORPUS, "--pool", calibrated / "index", "--output", tmp_path / "out", *options)
     assert done.returncode == 2
     assert "no threshold reaches recall 1" in done.stderr
@@ -83,7 +72,7 @@ def test_a_target_out_of_reach_is_refused(calibrated: Path, tmp_path: Path, el4n
 def test_a_small_pool_falls_back_to_the_papers_method(tmp_path: Path, el4ner: Run) -> None:
     small, out = tmp_path / "pool.jsonl", tmp_path / "out"
     small.write_text("".join(POOL.read_text("utf-8").splitlines(keepends=True)[:60]), "utf-8")
-    done = el4ner("annotate", CORPUS, "--pool", small, "--output", out, *OPTIONS)
+    done = el4ner("annotate", CORPUS, "--pool", small, "--output", out, *CALIBRATED)
     assert done.returncode == 0, done.stderr
     assert "warning: method calibrated needs 100 labelled sentences, the pool has 60" in done.stderr
     run = json.loads((out / "run.json").read_text("utf-8"))

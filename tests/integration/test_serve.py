@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -37,12 +38,12 @@ UGLY = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, gold_index: Path) -> Iterator[Server]:
-    """A server with a pool and a key, whose engines take their time."""
+def server(tmp_path_factory: pytest.TempPathFactory, calibrated: Path) -> Iterator[Server]:
+    """A server with a calibrated pool and a key, whose engines take their time."""
     folder = tmp_path_factory.mktemp("serve")
     config = {"fake": {"latency_ms": LATENCY_MS}, "demonstrations": {"pool_spans": "gold"}}
     (folder / "job.yaml").write_text(yaml.safe_dump(config))
-    options = ("--config", folder / "job.yaml", "--pool", gold_index, "--sentences", str(SENTENCES))
+    options = ("--config", folder / "job.yaml", "--pool", calibrated / "index", "--sentences", str(SENTENCES))
     with served(folder, *options, "--seconds", str(SECONDS), key=KEY) as running:
         yield running
 
@@ -78,6 +79,7 @@ def test_health_and_models(client: httpx.Client) -> None:
     told = client.get("/v1/models").json()
     assert told["pool_sentences"] == 201
     assert "person" in told["labels"]
+    assert told["methods"] == ["paper", "calibrated"]
     assert told["limits"]["sentences"] == SENTENCES
 
 
@@ -93,6 +95,18 @@ def test_the_demonstrations_of_the_pool_serve_its_labels_alone(client: httpx.Cli
     given = client.post("/v1/annotate", json=texts | {"labels": LABELS, "demonstrations": [shown]}).json()
     assert given["demonstrations"] == "given"
     assert all(answer["documents"][0]["entities"] for answer in (own.json(), other, given))
+
+
+def test_entities_are_those_of_the_batch_job(client: httpx.Client, calibrated: Path) -> None:
+    rows = [row for file in (calibrated / "annotations").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+    for row in rows:
+        answer = client.post("/v1/annotate", json={"texts": [row["text"]], "method": "calibrated"})
+        (document,) = answer.json()["documents"]
+        for column in ("entities", "dropped"):
+            # The output has scores of 32 bits; the embedder rounds by what else is in its batch.
+            found = [entity | {"score": pytest.approx(entity["score"], abs=1e-4)} for entity in row[column]]
+            assert document[column] == found
+    assert any(row["entities"] for row in rows)
 
 
 @pytest.mark.parametrize("labels", [None, LABELS])

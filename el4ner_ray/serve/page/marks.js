@@ -20,10 +20,11 @@ function segmentsOf(points, marks) {
   const edges = new Set([0, points.length]);
   for (const mark of marks) edges.add(mark.start).add(mark.end);
   const sorted = [...edges].sort((a, b) => a - b);
-  const starting = Map.groupBy(marks.keys(), (number) => marks[number].start);
+  const waiting = marks.map((_, number) => number).sort((a, b) => marks[b].start - marks[a].start);
   let over = [];
   return sorted.slice(0, -1).map((left, at) => {
-    over = over.filter((number) => marks[number].end > left).concat(starting.get(left) ?? []);
+    over = over.filter((number) => marks[number].end > left);
+    while (waiting.length && marks[waiting.at(-1)].start === left) over.push(waiting.pop());
     over.sort((a, b) => marks[b].lane - marks[a].lane);
     return [points.slice(left, sorted[at + 1]).join(""), [...over]];
   });

@@ -6,6 +6,7 @@ let points = []; // of the text that is being annotated
 let sentences = []; // {candidates, typed, done} of each
 let step = "models";
 let chosen = false; // by the reader, who is then left there
+let scheduled = null; // the frame in which what came is shown
 
 function begin(text, count, labels) {
   points = [...text];
@@ -22,7 +23,8 @@ function learn(line) {
   else if (line.candidates && line.stage === "extract") sentence.candidates = line.candidates;
   else if (line.entities) sentence.typed = line.entities;
   if (!chosen) step = FOLLOWED.find((name) => reached(name)) ?? "models";
-  show();
+  // Lines come faster than a browser paints.
+  scheduled ??= requestAnimationFrame(show);
 }
 
 function reached(name) {
@@ -69,6 +71,8 @@ function unionMark(candidate) {
 }
 
 function show() {
+  cancelAnimationFrame(scheduled);
+  scheduled = null;
   hideCard();
   for (const button of byId("steps").querySelectorAll("button")) {
     const { step: name } = button.dataset;

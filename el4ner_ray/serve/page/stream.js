@@ -25,9 +25,11 @@ async function annotate() {
 }
 
 async function* lines(stream) {
+  // Not `for await`: Safari cannot iterate over streams.
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text).split("\n");
+  for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) {
+    const parts = (rest + value).split("\n");
     rest = parts.pop();
     for (const part of parts) yield JSON.parse(part);
   }
@@ -47,6 +49,7 @@ function hear(line, body) {
   } else if (line.kind === "error") {
     complain(line.error.message);
   } else if (line.kind === "end") {
+    show();
     const asked = Object.values(line.stages).flatMap((models) => Object.entries(models));
     const requests = asked.filter(([name]) => data.models.includes(name)).reduce((sum, [, usage]) => sum + usage.requests, 0);
     say(`${plural(line.sentences, "sentence")} in ${line.seconds.toFixed(1)} s with ${plural(requests, "question")} to the models.`);
