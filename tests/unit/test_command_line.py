@@ -1,4 +1,4 @@
-"""Options that commands share: JSON for machines, quiet, verbose, completion in shells; and option names in messages."""
+"""Options that commands share: JSON for machines, quiet, verbose, completion; option names in messages."""
 
 from __future__ import annotations
 
