@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import sys
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -85,7 +85,9 @@ class Ensemble:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="el4ner", daemon=True).start()
             self._running.callback(self._loop.call_soon_threadsafe, self._loop.stop)
-            weakref.finalize(self, self._running.close)
+            # Before Ray's own: what was registered last runs first.
+            atexit.register(self._running.close)
+            self._running.callback(atexit.unregister, self._running.close)
         return self
 
     def close(self) -> None:

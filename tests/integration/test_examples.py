@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import doctest
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import spacy
 from spacy.tokens import Doc
@@ -17,6 +22,7 @@ import el4ner_ray.ensemble
 from el4ner_ray import cluster
 from el4ner_ray.errors import UsageError
 from tests.conftest import ROOT
+from tests.integration.test_fake_run import marked
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -29,12 +35,29 @@ SETTINGS: dict[str, Any] = {
 TEXTS = ["Anna Karlsson met Ben in Oslo.", "", " \n", "王小明在北京大学工作。", "👩‍👩‍👧 Mail from Carl\u3000Dora!"]
 
 
-@pytest.fixture(scope="module", autouse=True)
+def test_a_script_that_closes_nothing_leaves_no_process(tmp_path: Path) -> None:
+    mark = str(tmp_path)
+    code = (
+        f"from el4ner_ray import Ensemble, JobConfig\nconfig = JobConfig.load(profile='fake', **{SETTINGS['fields']})\n"
+    )
+    code += f"print(Ensemble(config).start().annotate(['Anna met Ben.'], {SETTINGS['pool']!r}))\n"
+    environment = os.environ | {"EL4NER_TEST_MARK": mark}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[<0: 'Anna met Ben.' ['Anna' date 0.80, 'Ben' person 0.80]>]\n"
+    assert "Traceback" not in done.stderr
+    # Ray's own agents follow its raylet within seconds.
+    _, alive = psutil.wait_procs([p for p in psutil.process_iter() if marked(p, mark)], timeout=30)
+    assert not alive
+
+
+@pytest.fixture(scope="module")
 def session() -> Iterator[None]:
     with cluster.session():
         yield
 
 
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("module", [el4ner_ray.ensemble, el4ner_ray.dataset])
 def test_docstrings(module: Any) -> None:
     failed, tried = doctest.testmod(module)
@@ -42,6 +65,7 @@ def test_docstrings(module: Any) -> None:
     assert failed == 0
 
 
+@pytest.mark.usefixtures("session")
 def test_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The blocks of docs/python.md, one after another: what one prints is what the next shows."""
     monkeypatch.chdir(ROOT)
@@ -59,7 +83,7 @@ def test_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 @pytest.fixture
-def pipeline() -> Iterator[Callable[..., Any]]:
+def pipeline(session: None) -> Iterator[Callable[..., Any]]:
     made = []
 
     def pipe(language: str = "en", **settings: Any) -> Any:
