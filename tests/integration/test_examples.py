@@ -140,6 +140,14 @@ def test_entities_inside_tokens_are_counted_and_told(
     assert fate in caplog.text
 
 
+def test_a_language_without_a_tagger(pipeline: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    nlp = pipeline("am")
+    doc = nlp("አበበ ከ Anna ጋር ወደ ጎንደር ሄደ። Ben በአዲስ አበባ ይኖራል።")
+    assert {"Anna", "Ben"} <= {span.text for span in doc.spans["el4ner"]}
+    assert nlp.get_pipe("el4ner").ensemble.config.demonstrations.tagger == "none"
+    assert "el4ner: language am: no tagger, so all spans of a sentence weigh the same" in capsys.readouterr().err
+
+
 def test_settings(pipeline: Callable[..., Any]) -> None:
     assert pipeline("de").get_pipe("el4ner").ensemble.config.language == "de"
     for settings, named in (({"pool": None}, "pool"), ({"alignment_mode": "guess"}, "strict, contract, expand")):
