@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from el4ner_ray.config import JobConfig, load
+from el4ner_ray.config import PROFILES, JobConfig, load
 from el4ner_ray.engines import bundled
 from el4ner_ray.errors import El4nerError, UsageError
 
@@ -29,22 +30,51 @@ app.add_typer(models_app, name="models")
 # What happens goes to standard error, what was asked for to standard output.
 # Names of files, types and models are data: nothing in them is markup.
 progress = Console(stderr=True, highlight=False, markup=False)
+errors = Console(stderr=True, highlight=False, markup=False)
 out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; its fields win over the profile's.")]
 Profile = Annotated[
     str | None,
-    typer.Option(help="Packaged configuration: paper, single-gpu (default with a GPU), tiny-cpu (without), fake."),
+    typer.Option(
+        help="Packaged configuration: paper, single-gpu (default with a GPU), tiny-cpu (without), fake.",
+        autocompletion=lambda: list(PROFILES),
+    ),
 ]
 Models = Annotated[str | None, typer.Option(help="Use only these models of the configuration: A,B")]
 Method = Annotated[
     str | None,
-    typer.Option(help="paper: vote and verify (default); calibrated: a probability learnt from the labelled pool."),
+    typer.Option(
+        help="paper: vote and verify (default); calibrated: a probability learnt from the labelled pool.",
+        autocompletion=lambda: ["paper", "calibrated"],
+    ),
 ]
 MaxFailed = Annotated[float, typer.Option(min=0, help="Documents that may fail: a share below 1, else a number.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print run.json in place of the tables.")]
 PoolSpans = Annotated[
-    str | None, typer.Option(help="What stands for a pool sentence: extracted (default) or gold spans.")
+    str | None,
+    typer.Option(
+        help="What stands for a pool sentence: extracted (default) or gold spans.",
+        autocompletion=lambda: ["extracted", "gold"],
+    ),
 ]
+
+
+def _be_quiet(wanted: bool) -> None:
+    if wanted:
+        progress.quiet = True
+        logging.getLogger().setLevel(logging.ERROR)
+        os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"  # read when ray.data is imported
+
+
+def _be_verbose(wanted: bool) -> None:
+    if wanted:
+        logging.getLogger("el4ner_ray").setLevel(logging.INFO)
+
+
+# Their callbacks do what they ask for, before the command runs.
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Tell only what went wrong.", callback=_be_quiet)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside, too.", callback=_be_verbose)]
 
 
 def say(message: str) -> None:
@@ -52,11 +82,16 @@ def say(message: str) -> None:
     progress.print(f"el4ner: {message}", soft_wrap=True)
 
 
+def complain(message: object) -> None:
+    """One line about what went wrong, whatever --quiet says."""
+    errors.print(f"el4ner: {message}", soft_wrap=True)
+
+
 @app.command()
 def annotate(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs or URIs.")],
     pool: Annotated[str, typer.Option(help="Labelled sentences, or the folder of an index built by `el4ner index`.")],
-    output: Annotated[str, typer.Option(help="Folder for annotations, errors and run.json.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for annotations, errors and run.json.")],
     config: ConfigFile = None,
     profile: Profile = None,
     models: Models = None,
@@ -76,6 +111,9 @@ def annotate(
     force: Annotated[bool, typer.Option(help="Start anew; what OUTPUT holds is moved aside.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first documents.")] = None,
     max_failed: MaxFailed = 0.0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Annotate documents with named entities.
 
@@ -91,8 +129,10 @@ def annotate(
         demonstrations={"k": k, "pool_spans": pool_spans},
         calibration={"target_precision": target_precision, "target_recall": target_recall},
     )
-    run = job.annotate(settings, inputs, pool, output, resume=resume, force=force, limit=limit, say=say)
-    _conclude(run, output, max_failed)
+    # On a cluster Ray prints what workers print, and standard output belongs to the result.
+    with redirect_stdout(sys.stderr):
+        run = job.annotate(settings, inputs, pool, output, resume=resume, force=force, limit=limit, say=say)
+    _conclude(run, output, max_failed, as_json)
 
 
 @app.command()
@@ -102,6 +142,9 @@ def retry(
         str | None, typer.Option(help="YAML file over the run's own configuration, for what decides no annotation.")
     ] = None,
     max_failed: MaxFailed = 0.0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Annotate the documents again that failed in whole or part, and merge them into DIR.
 
@@ -109,21 +152,26 @@ def retry(
     """
     from el4ner_ray.retry import retry as run_again
 
-    _conclude(run_again(directory, config, say=say), directory, max_failed)
+    with redirect_stdout(sys.stderr):
+        run = run_again(directory, config, say=say)
+    _conclude(run, directory, max_failed, as_json)
 
 
-def _conclude(run: dict[str, Any], output: str, max_failed: float) -> None:
+def _conclude(run: dict[str, Any], output: str, max_failed: float, as_json: bool) -> None:
     """Show a finished run; exit with 1 if too much of it failed."""
     from el4ner_ray.show import run_tables
 
-    for table in run_tables(run, output):
-        out.print(table)
-    out.print(f"annotations: {output.rstrip('/')}/annotations/*.parquet")
+    if as_json:
+        typer.echo(json.dumps(run, indent=2, ensure_ascii=False))
+    else:
+        for table in run_tables(run, output):
+            out.print(table)
+        out.print(f"annotations: {output.rstrip('/')}/annotations/*.parquet")
     documents = run["documents"]
     not_ok = documents["failed"] + documents["partial"]
     allowed = max_failed * documents["total"] if max_failed < 1 else max_failed
     if not_ok > allowed:
-        say(
+        complain(
             f"{not_ok} of {documents['total']} documents failed in whole or part, more than --max-failed "
             f"{max_failed:g} allows; reasons are in {output.rstrip('/')}/errors/*.parquet"
         )
@@ -133,12 +181,14 @@ def _conclude(run: dict[str, Any], output: str, max_failed: float) -> None:
 @app.command()
 def index(
     pool: Annotated[str, typer.Argument(help="Labelled sentences: JSONL, CoNLL/BIO, or a Hugging Face data set.")],
-    output: Annotated[str, typer.Option(help="Folder for the index.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the index.")],
     config: ConfigFile = None,
     profile: Profile = None,
     models: Models = None,
     method: Method = None,
     pool_spans: PoolSpans = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Build the demonstration index of a pool once, and calibrate on it; `annotate --pool DIR` then uses both.
 
@@ -155,7 +205,9 @@ def index(
 def evaluate(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
     gold: Annotated[str, typer.Option(help="The same documents with their entities.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the numbers to this file, too; - prints them, and no table.")
+    ] = None,
 ) -> None:
     """Precision, recall and F1 of exact spans and types against gold: by type, and of each model and step.
 
@@ -164,6 +216,10 @@ def evaluate(
     from el4ner_ray.measure import ENSEMBLE, UNION, evaluate_run, evaluation_tables
 
     evaluations = evaluate_run(directory, gold)
+    content = json.dumps({name: evaluation.to_json() for name, evaluation in evaluations.items()}, indent=2)
+    if json_file == Path("-"):
+        typer.echo(content)
+        return
     for table in evaluation_tables(evaluations):
         out.print(table)
     ensemble = evaluations[ENSEMBLE]
@@ -180,9 +236,8 @@ def evaluate(
     if ensemble.ignored_documents:
         out.print(f"{ensemble.ignored_documents} annotated documents are not in the gold and do not count")
     if json_file is not None:
-        content: dict[str, Any] = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(content, indent=2), "utf-8")
+        json_file.write_text(content, "utf-8")
 
 
 @app.command()
@@ -210,11 +265,17 @@ def export(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
     output: Annotated[str, typer.Option("--output", "-o", help="File to write; for spacy and brat, a folder.")],
     format_: Annotated[
-        str, typer.Option("--format", help="jsonl, conll, spacy, label-studio, brat, or web-annotation.")
+        str,
+        typer.Option(
+            "--format",
+            help="jsonl, conll, spacy, label-studio, brat, or web-annotation.",
+            autocompletion=lambda: ["jsonl", "conll", "spacy", "label-studio", "brat", "web-annotation"],
+        ),
     ],
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.")] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")] = False,
     language: Annotated[str, typer.Option(help="Of the texts; where sentences end in conll.")] = "en",
+    quiet: Quiet = False,
 ) -> None:
     """Write the annotations in a format that other tools read; docs/export.md says what each keeps.
 
@@ -278,11 +339,21 @@ def doctor(
 
 
 @models_app.command("list")
-def list_models() -> None:
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+) -> None:
     """The bundled assets and whether they are ready.
 
     Example: `el4ner models list`
     """
+    if as_json:
+        assets = [
+            {"name": name, "kind": asset.kind, "parameters": asset.parameters, "licence": asset.licence}
+            | {"ready": bundled.is_ready(name)}
+            for name, asset in bundled.ASSETS.items()
+        ]
+        typer.echo(json.dumps(assets, indent=2))
+        return
     table = Table("name", "kind", "parameters", "licence", "ready")
     for name, asset in bundled.ASSETS.items():
         table.add_row(name, asset.kind, asset.parameters, asset.licence, "yes" if bundled.is_ready(name) else "no")
@@ -291,7 +362,11 @@ def list_models() -> None:
 
 @models_app.command("prepare")
 def prepare_models(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Default: all.", autocompletion=lambda: list(bundled.ASSETS)),
+    ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Download, check and convert bundled assets.
 
@@ -318,13 +393,14 @@ def main() -> None:
     # Read when ray.data is imported: without a terminal for bars, it logs 20 lines each time.
     os.environ.setdefault("RAY_DATA_NON_TTY_PROGRESS_LOG_INTERVAL", "60")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    progress.quiet = False
     try:
-        app()
+        app(prog_name="el4ner")
     except UsageError as error:
-        progress.print(f"el4ner: {error}", soft_wrap=True)
+        complain(error)
         sys.exit(2)
     except El4nerError as error:
-        progress.print(f"el4ner: {error}", soft_wrap=True)
+        complain(error)
         sys.exit(1)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import sys
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ PoolSource = str | Path | Rows
 like the lines of JSON, `{"text": …, "entities": [{"start": …, "end": …, "type": …}]}`."""
 
 
+# Its engines have names in the Ray job, which is one a process.
+_one_at_a_time = threading.Lock()
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A pool made ready: its stages, and what tells it from others."""
@@ -41,7 +46,7 @@ class Ensemble:
     """The models of a configuration, running. Use it as a context manager, or call `start` and `close`.
 
     It joins the Ray cluster of this process, else that of `RAY_ADDRESS`, else it starts one on this machine. Engines
-    that nobody closes end with the process. Threads may share an ensemble.
+    that nobody closes end with the process. Threads may share an ensemble; a process can run one at a time.
 
     >>> from el4ner_ray import Ensemble, JobConfig
     >>> pool = [{"text": "Anna flew to Oslo.", "entities": [{"start": 0, "end": 4, "type": "person"}]}]
@@ -52,13 +57,14 @@ class Ensemble:
     [(0, 10, 'Clara Voss', 'person'), (16, 20, 'Riga', 'person')]
     """
 
-    def __init__(self, config: JobConfig | None = None, *, say: job.Say = print) -> None:
-        """`config`: that of the machine's default profile unless given. `say` is told each step in a line.
+    def __init__(self, config: JobConfig | None = None, *, say: job.Say | None = None) -> None:
+        """`config`: that of the machine's default profile unless given. `say` is told each step in a line; by
+        default it writes them to standard error.
 
         Nothing starts yet. Raises UsageError when a model of the configuration is not ready on this machine.
         """
         self.config = config or JobConfig.load()
-        self._say = say
+        self._say = say or _tell
         job.check_assets(self.config)
         self._running = ExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,14 +72,22 @@ class Ensemble:
         self._preparing = threading.Lock()
 
     def start(self) -> Self:
-        """Start the engines, unless they run: seconds to minutes. Raises FatalError when a model does not load."""
+        """Start the engines, unless they run: seconds to minutes.
+
+        Raises FatalError when a model does not load, or another ensemble runs in this process.
+        """
         if self._loop is None:
+            if not _one_at_a_time.acquire(blocking=False):
+                raise FatalError("another ensemble runs in this process: use that one, or call its close() first")
+            self._running.callback(_one_at_a_time.release)
             self._running.enter_context(job.engines(self.config, self.config.labels or {}, self._say))
             # Of our own: a notebook's loop runs already and must not be blocked.
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="el4ner", daemon=True).start()
             self._running.callback(self._loop.call_soon_threadsafe, self._loop.stop)
-            weakref.finalize(self, self._running.close)
+            # Before Ray's own: what was registered last runs first.
+            atexit.register(self._running.close)
+            self._running.callback(atexit.unregister, self._running.close)
         return self
 
     def close(self) -> None:
@@ -150,6 +164,10 @@ class Ensemble:
         fusion = job.threshold_of(learnt)
         steps = pipeline.method(config, opened.labels, opened.index, fusion)
         return Prepared(config, steps, (opened.hash, tuple(opened.labels.items()), config.method))
+
+
+def _tell(line: str) -> None:
+    print(f"el4ner: {line}", file=sys.stderr)
 
 
 def _checked(labels: Mapping[str, str]) -> dict[str, str]:

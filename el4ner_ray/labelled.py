@@ -90,7 +90,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def read_labelled(source: str | Rows, role: str) -> list[LabelledText]:
-    """All texts of `source`, in its order; `role`, 'pool' or 'gold', is how messages call it (`--pool FILE, line 3`).
+    """All texts of `source`, in its order; `role`, the option that named it (pool, gold or compare), is how messages
+    call it: `--pool FILE, line 3`.
 
     A text without an id gets the number of its line or row (of its first token's line in CoNLL), counted from 1. A
     pool must hold at least one entity, and types that can stand in a prompt. Raises UsageError.

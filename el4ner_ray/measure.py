@@ -11,13 +11,13 @@ from rich.table import Table
 from el4ner_ray.core.evaluation import Evaluation, Score, Typed, evaluate
 from el4ner_ray.core.reliability import reliability
 from el4ner_ray.errors import UsageError
-from el4ner_ray.labelled import LabelledText, read_labelled
+from el4ner_ray.labelled import LabelledText, name_of, read_labelled
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity, read_annotations
 
 ENSEMBLE, UNION = "ensemble", "union"
 
 
-def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
+def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[str, Evaluation]:
     """The run measured against gold: under the name of each model what that model found, `union`, and `ensemble`.
 
     A model's entities are the spans that it found, with its own vote or, where it was not asked, the ensemble's type.
@@ -25,15 +25,17 @@ def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
     output. These two have scores, and so a `reliability`.
 
     Documents are matched by id. Failed ones, and those that the run lacks, count as without entities. Raises UsageError
-    where no id of the gold is in the run, or a text differs, since its offsets would then mean something else.
+    where no id of the gold is in the run, or a text differs, since its offsets would then mean something else; `role`
+    is how messages call the gold, as in `read_labelled`.
     """
-    gold = {text.id: text for text in read_labelled(gold_source, "gold")}
+    where = name_of(gold_source, role)
+    gold = {text.id: text for text in read_labelled(gold_source, role)}
     found: dict[str, dict[str, set[Typed]]] = defaultdict(dict)
     judged: dict[str, list[tuple[float, bool]]] = {UNION: [], ENSEMBLE: []}
     for document in read_annotations(directory):
         wanted = gold.get(document.doc_id)
         if wanted:
-            _check_text(document, wanted, directory, gold_source)
+            _check_text(document, wanted, directory, where)
             judged[ENSEMBLE] += _judged(document.entities, wanted)
             judged[UNION] += _judged((*document.entities, *document.dropped), wanted)
         for step, entities in _steps(document).items():
@@ -41,7 +43,7 @@ def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
     annotated = found[ENSEMBLE]
     if not gold.keys() & annotated.keys():
         ids = f"{next(iter(gold))!r} in the gold, {next(iter(annotated), '')!r} in the run"
-        raise UsageError(f"--gold {gold_source}: id: none of its ids is in {directory} ({ids}); give both the same ids")
+        raise UsageError(f"{where}: id: none of its ids is in {directory} ({ids}); give both the same ids")
     typed = {id_: text.typed for id_, text in gold.items()}
     nothing: dict[str, set[Typed]] = {id_: set() for id_ in annotated}
     evaluations = {step: evaluate(typed, nothing | by_document) for step, by_document in found.items()}
@@ -54,10 +56,10 @@ def evaluate_run(directory: str, gold_source: str) -> dict[str, Evaluation]:
     return evaluations | scored
 
 
-def _check_text(document: AnnotatedDocument, wanted: LabelledText, directory: str, gold_source: str) -> None:
+def _check_text(document: AnnotatedDocument, wanted: LabelledText, directory: str, where: str) -> None:
     if document.status != "failed" and document.text != wanted.text:
         mend = "evaluate against the gold of the very texts that were annotated"
-        raise UsageError(f"--gold {gold_source}, id {wanted.id!r}: text: differs from that in {directory}; {mend}")
+        raise UsageError(f"{where}, id {wanted.id!r}: text: differs from that in {directory}; {mend}")
 
 
 def _steps(document: AnnotatedDocument) -> dict[str, set[Typed]]:

@@ -86,7 +86,7 @@ class El4ner:
         spans_key: str,
         alignment_mode: str,
     ) -> None:
-        self.ensemble = Ensemble(config, say=logger.info)
+        self.ensemble = Ensemble(config)
         self.misaligned = 0
         """Entities so far that began or ended inside a token."""
         self._pool, self._labels = pool, labels

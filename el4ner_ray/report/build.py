@@ -30,8 +30,8 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
     """
     place = Place(directory)
     run = read_run(place)
-    evaluation = evaluate_run(directory, gold_source)[ENSEMBLE] if gold_source else None
-    comparison = Comparison(read_labelled(gold_source, "gold")) if gold_source else None
+    evaluation = evaluate_run(directory, gold_source, "compare")[ENSEMBLE] if gold_source else None
+    comparison = Comparison(read_labelled(gold_source, "compare")) if gold_source else None
     statistics, chosen = Statistics(), Sample(sample)
     for document in _documents(directory, place, run):
         statistics.add(document)

@@ -60,7 +60,7 @@ def mentions(page: Path) -> Iterator[list[str]]:
 def resolved(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the words name, and its arguments."""
     command: Any = typer.main.get_command(app)
-    while words and hasattr(command, "commands"):
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
         assert words[0] in command.commands, f"there is no el4ner {words[0]}"
         command, words = command.commands[words[0]], words[1:]
     return command, words

@@ -1,0 +1,128 @@
+"""Options that commands share: JSON for machines, quiet, verbose, completion; option names in messages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from el4ner_ray import cli, job
+from el4ner_ray.engines import bundled
+from el4ner_ray.export.registry import FORMATS
+from tests.conftest import ROOT, write_jsonl
+from tests.unit.test_report import document, write_run
+
+RUN: dict[str, Any] = {"documents": {"total": 4, "ok": 3, "partial": 0, "failed": 1}, "stages": {}, "name": "Zürich"}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command line in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["el4ner", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`job.annotate` that says and prints something, as workers on a cluster do, and has finished."""
+
+    def annotate(*_: object, say: job.Say, **__: object) -> dict[str, Any]:
+        say("annotating")
+        print("a worker's line")
+        logging.getLogger("el4ner_ray.job").info("the inside")
+        return RUN
+
+    monkeypatch.setattr(job, "annotate", annotate)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
+    monkeypatch.setattr(logging.getLogger("el4ner_ray"), "level", logging.NOTSET)
+    monkeypatch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
+
+
+ANNOTATE = ("annotate", "in.jsonl", "--pool", "pool.jsonl", "-o", "out", "--profile", "fake")
+
+
+@pytest.mark.usefixtures("finished")
+def test_json_is_all_there_is_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *ANNOTATE, "--json", "--max-failed", "1") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == RUN
+    assert "Zürich" in captured.out
+    assert captured.err.splitlines() == ["el4ner: annotating", "a worker's line"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_quiet_tells_only_what_went_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, *ANNOTATE, "--json", "--quiet") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "a worker's line"
+    assert lines[1].startswith("el4ner: 1 of 4 documents failed in whole or part, more than --max-failed 0 allows")
+    assert os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] == "1"
+    assert call(monkeypatch, "annotate", "in.jsonl", "--pool", "p", "-o", "out", "--profile", "huge", "-q") == 2
+    assert "'huge'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("finished")
+def test_verbose_logs_what_happens_inside(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    call(monkeypatch, *ANNOTATE, "--json")
+    assert "the inside" not in caplog.text
+    call(monkeypatch, *ANNOTATE, "--json", "--verbose")
+    assert "the inside" in caplog.text
+
+
+def test_evaluation_and_models_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", [document("1", "Oslo")])
+    gold = write_jsonl(tmp_path / "gold.jsonl", [{"id": "1", "text": "Oslo", "entities": []}])
+    assert call(monkeypatch, "evaluate", run, "--gold", gold, "--json", "-") == 0
+    printed = capsys.readouterr().out
+    assert "ensemble" in json.loads(printed)
+    assert call(monkeypatch, "evaluate", run, "--gold", gold, "--json", tmp_path / "f1.json") == 0
+    assert "all types" in capsys.readouterr().out
+    assert (tmp_path / "f1.json").read_text() == printed.rstrip("\n")
+    assert call(monkeypatch, "models", "list", "--json") == 0
+    assert [asset["name"] for asset in json.loads(capsys.readouterr().out)] == list(bundled.ASSETS)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("el4ner ann", {"annotate"}),
+        ("el4ner annotate --profile s", {"single-gpu"}),
+        ("el4ner annotate --qu", {"--quiet"}),
+        ("el4ner export out --format ", set(FORMATS)),
+        ("el4ner models prepare g", {"gemma3-270m"}),
+    ],
+)
+def test_completion_in_bash(words: str, offered: set[str]) -> None:
+    environment = os.environ | {
+        "_EL4NER_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "el4ner_ray"], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert set(done.stdout.split()) == offered
+
+
+def test_messages_name_the_option_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", [document("1", "Oslo")])
+    other = write_jsonl(tmp_path / "other.jsonl", [{"id": "2", "text": "Oslo", "entities": []}])
+    changed = write_jsonl(tmp_path / "changed.jsonl", [{"id": "1", "text": "Bergen", "entities": []}])
+    for gold in (other, changed, tmp_path / "none.jsonl"):
+        assert call(monkeypatch, "report", run, "-o", tmp_path / "r.html", "--compare", gold) == 2
+        assert capsys.readouterr().err.startswith(f"el4ner: --compare {gold}")
+        assert call(monkeypatch, "evaluate", run, "--gold", gold) == 2
+        assert capsys.readouterr().err.startswith(f"el4ner: --gold {gold}")

@@ -1,0 +1,25 @@
+"""What the package offers to Python, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import el4ner_ray
+
+
+def test_import_stays_light() -> None:
+    """It happens in every process of vLLM."""
+    code = "import sys, el4ner_ray.engines.batch_invariance; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"ray", "torch", "vllm", "pydantic", "pyarrow", "spacy"} & set(done.stdout.split())
+
+
+def test_names() -> None:
+    assert {name: getattr(el4ner_ray, name).__name__ for name in el4ner_ray.__all__} == {
+        name: name for name in ("Ensemble", "JobConfig", "annotate")
+    }
+    with pytest.raises(AttributeError, match="annotated"):
+        el4ner_ray.annotated  # noqa: B018
