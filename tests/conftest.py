@@ -10,6 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Time limits on tests are pytest's. Hypothesis's own, 0.2 s an example, are missed where a machine is busy.
+settings.register_profile("el4ner", deadline=None)
+settings.load_profile("el4ner")
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("EL4NER_DATA", ROOT / "data"))
