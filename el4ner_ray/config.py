@@ -142,7 +142,9 @@ class JobConfig(_Section):
         "sentencex", description="How documents are cut into sentences; `none`: each part is one sentence."
     )
     language: str = Field(
-        "en", description="ISO 639-1 code of the texts' language: where sentences end, and which tagger weights spans."
+        "en",
+        pattern=r"^[a-z]{2,3}$",
+        description="ISO 639 code of the texts' language: where sentences end, and which tagger weights spans.",
     )
     text_column: str = Field("text", description="Input column with the text.")
     id_column: str | None = Field(None, description="Input column with a unique id. Default: `id` where there is one.")

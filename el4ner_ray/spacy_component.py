@@ -1,20 +1,22 @@
 """A spaCy component: `nlp.add_pipe("el4ner", config={"pool": "pool.jsonl"})` sets `doc.spans["el4ner"]`.
 
-spaCy finds it by the package's entry point `spacy_factories`.
+spaCy finds it by the package's entry point `spacy_factories`, and imports this module whenever any pipeline is made:
+Ray is imported when a component is made.
 """
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import minibatch
 
-from el4ner_ray.config import JobConfig
-from el4ner_ray.ensemble import Ensemble
 from el4ner_ray.errors import UsageError
-from el4ner_ray.results import AnnotatedDocument
+
+if TYPE_CHECKING:
+    from el4ner_ray.config import JobConfig
+    from el4ner_ray.results import AnnotatedDocument
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ def create(
         alignment_mode: what becomes of an entity that begins or ends inside a token, as in `Doc.char_span`: it grows to
             whole tokens (`expand`), shrinks to them (`contract`), or is left out (`strict`).
     """
+    from el4ner_ray.config import JobConfig
+
     if pool is None:
         raise UsageError(
             f'{name}: pool: give labelled sentences: nlp.add_pipe("el4ner", config={{"pool": "pool.jsonl"}})'
@@ -80,12 +84,14 @@ class El4ner:
 
     def __init__(
         self,
-        config: JobConfig,
+        config: "JobConfig",
         pool: str | list[dict[str, Any]],
         labels: dict[str, str] | None,
         spans_key: str,
         alignment_mode: str,
     ) -> None:
+        from el4ner_ray.ensemble import Ensemble
+
         self.ensemble = Ensemble(config)
         self.misaligned = 0
         """Entities so far that began or ended inside a token."""
@@ -118,7 +124,7 @@ class El4ner:
         """End the engines; the next document would start them again."""
         self.ensemble.close()
 
-    def _set(self, doc: Doc, document: AnnotatedDocument) -> None:
+    def _set(self, doc: Doc, document: "AnnotatedDocument") -> None:
         if document.status != "ok":
             logger.warning("document %.40r: %s: %s", document.text, document.status, document.error)
         kept = []

@@ -121,7 +121,7 @@ def test_assets_that_are_not_ready_are_one_command_and_need_room_and_converters(
     ("total", "free", "what"),
     [
         (16, 15, "16 GB of memory, needed are 20 GB"),
-        (24, 9, "9 GB of memory are free, needed are 17.3 GB"),
+        (24, 9, "9 GB of memory are free, needed are 16 GB"),
         (20, 17.4, ""),
     ],
 )

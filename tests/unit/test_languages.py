@@ -16,6 +16,7 @@ from el4ner_ray.config import load
 from el4ner_ray.core.alignment import align
 from el4ner_ray.core.prompting import LabelledSentence, Prompts
 from el4ner_ray.core.similarity import span_similarity
+from el4ner_ray.errors import UsageError
 from el4ner_ray.languages import tagger_for
 from el4ner_ray.parts import part_rows
 from el4ner_ray.schema import SENTENCES, Span
@@ -141,3 +142,9 @@ def test_the_chosen_tagger_weighs(install: Install) -> None:
     assert weights.tolist() == [4, 4]
     [weights] = Tagger("xx_pos_all_sm", WEIGHTS).weights(["王小明在北京。"], [[Span(4, 6)]])
     assert weights.tolist() == [4]
+
+
+@pytest.mark.parametrize("language", ["german", "DE", "de_DE", ""])
+def test_what_is_no_language_code_is_refused(language: str) -> None:
+    with pytest.raises(UsageError, match="language"):
+        load(profile="fake", overrides={"language": language})

@@ -17,6 +17,13 @@ def test_import_stays_light() -> None:
     assert not {"ray", "torch", "vllm", "pydantic", "pyarrow", "spacy"} & set(done.stdout.split())
 
 
+def test_pipelines_of_spacy_do_not_import_ray() -> None:
+    """The entry point of the component is loaded for every pipeline, also those without the component."""
+    code = "import sys, spacy; spacy.blank('en').add_pipe('sentencizer'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"ray", "vllm", "el4ner_ray.ensemble"} & set(done.stdout.split())
+
+
 def test_names() -> None:
     assert {name: getattr(el4ner_ray, name).__name__ for name in el4ner_ray.__all__} == {
         name: name for name in ("Ensemble", "JobConfig", "annotate")
