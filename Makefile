@@ -51,7 +51,7 @@ format: tools ## lay the code out and mend what ruff can mend
 	$(BIN)/ruff check --fix
 
 docs: tools ## the documentation as a site, in out/site
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'docs: open out/site/index.html; its search needs a server: $(BIN)/python -m http.server -d out/site'
 
 clean: ## remove what runs and tools left; .venv and the models stay

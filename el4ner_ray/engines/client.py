@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from contextvars import Context
 
 import msgspec
 from ray import serve
@@ -53,7 +54,10 @@ class ServedEnsemble:
             return []
         size = self._limits.call_requests
         calls = [distinct[start : start + size] for start in range(0, len(distinct), size)]
-        answered = await asyncio.gather(*(self._call(model, call, session) for call in calls))
+        # Inside a Serve replica, calls inherit the id of the request that it answers, and Serve's router (Ray 2.60,
+        # `_pending_requests_by_id`) loses all but one of those that have the same: each gets a context without any.
+        apart = [asyncio.create_task(self._call(model, call, session), context=Context()) for call in calls]
+        answered = await asyncio.gather(*apart)
         answer = dict(zip(distinct, itertools.chain.from_iterable(answered), strict=True))
         # What a merged request cost is counted once.
         costs = set(distinct)

@@ -179,7 +179,7 @@ def test_an_unknown_comment_is_refused(hooks: Any) -> None:
 def site(hooks: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site as `make docs` builds it; any warning fails."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
