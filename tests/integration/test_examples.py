@@ -14,12 +14,13 @@ from typing import Any
 
 import psutil
 import pytest
+import ray.data
 import spacy
 from spacy.tokens import Doc
 
 import el4ner_ray.dataset
 import el4ner_ray.ensemble
-from el4ner_ray import cluster
+from el4ner_ray import Ensemble, JobConfig, annotate, cluster
 from el4ner_ray.errors import UsageError
 from tests.conftest import ROOT
 from tests.integration.test_fake_run import marked
@@ -80,6 +81,19 @@ def test_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         else:
             assert printed == block
             printed = ""
+
+
+@pytest.mark.usefixtures("session")
+def test_the_calibrated_method() -> None:
+    config = JobConfig.load(profile="fake", method="calibrated", demonstrations={"pool_spans": "gold"})
+    with Ensemble(config) as ensemble:
+        [document] = ensemble.annotate([TEXTS[0]], SETTINGS["pool"])
+        rows = annotate(ray.data.from_items([{"id": 1, "text": TEXTS[0]}]), ensemble, SETTINGS["pool"]).take_all()
+    candidates = {(entity.start, entity.end, entity.score) for entity in (*document.entities, *document.dropped)}
+    assert len({score for _, _, score in candidates}) > 1
+    assert candidates == {
+        (e["start"], e["end"], e["score"]) for row in rows for e in (*row["entities"], *row["dropped"])
+    }
 
 
 @pytest.fixture
