@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import ray.data
 import spacy
 from spacy.tokens import Doc
@@ -52,6 +53,14 @@ def test_a_script_that_closes_nothing_leaves_no_process(tmp_path: Path) -> None:
     assert not alive
 
 
+def test_closing_after_the_session_has_ended_starts_no_other() -> None:
+    with cluster.session():
+        ensemble = Ensemble(JobConfig.load(profile="fake")).start()
+    assert not ray.is_initialized()
+    ensemble.close()
+    assert not ray.is_initialized()
+
+
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
     with cluster.session():
@@ -73,14 +82,17 @@ def test_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     names: dict[str, Any] = {}
     printed = ""
     page = (ROOT / "docs" / "python.md").read_text("utf-8")
-    for language, block in re.findall(r"^```(python|text)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
-        if language == "python":
-            assert not printed, "the page does not show this"
-            exec(block, names)
-            printed = capsys.readouterr().out
-        else:
-            assert printed == block
-            printed = ""
+    try:
+        for language, block in re.findall(r"^```(python|text)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+            if language == "python":
+                assert not printed, "the page does not show this"
+                exec(block, names)
+                printed = capsys.readouterr().out
+            else:
+                assert printed == block
+                printed = ""
+    finally:
+        names["ensemble"].close()
 
 
 @pytest.mark.usefixtures("session")
