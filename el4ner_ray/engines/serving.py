@@ -215,5 +215,7 @@ def stop(config: JobConfig, *, wait: bool) -> None:
 
     Without `wait` Serve goes on with it by itself: engines that are still loading would take it a minute.
     """
+    if not ray.is_initialized():
+        return  # they ended with the session; asking Serve would start another one
     for name in {application_name(model) for model in config.model_names} & serve.status().applications.keys():
         serve.delete(name, _blocking=wait)

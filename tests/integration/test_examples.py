@@ -14,12 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
+import ray.data
 import spacy
 from spacy.tokens import Doc
 
 import el4ner_ray.dataset
 import el4ner_ray.ensemble
-from el4ner_ray import cluster
+from el4ner_ray import Ensemble, JobConfig, annotate, cluster
 from el4ner_ray.errors import UsageError
 from tests.conftest import ROOT
 from tests.integration.test_fake_run import marked
@@ -51,6 +53,14 @@ def test_a_script_that_closes_nothing_leaves_no_process(tmp_path: Path) -> None:
     assert not alive
 
 
+def test_closing_after_the_session_has_ended_starts_no_other() -> None:
+    with cluster.session():
+        ensemble = Ensemble(JobConfig.load(profile="fake")).start()
+    assert not ray.is_initialized()
+    ensemble.close()
+    assert not ray.is_initialized()
+
+
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
     with cluster.session():
@@ -72,14 +82,30 @@ def test_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     names: dict[str, Any] = {}
     printed = ""
     page = (ROOT / "docs" / "python.md").read_text("utf-8")
-    for language, block in re.findall(r"^```(python|text)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
-        if language == "python":
-            assert not printed, "the page does not show this"
-            exec(block, names)
-            printed = capsys.readouterr().out
-        else:
-            assert printed == block
-            printed = ""
+    try:
+        for language, block in re.findall(r"^```(python|text)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+            if language == "python":
+                assert not printed, "the page does not show this"
+                exec(block, names)
+                printed = capsys.readouterr().out
+            else:
+                assert printed == block
+                printed = ""
+    finally:
+        names["ensemble"].close()
+
+
+@pytest.mark.usefixtures("session")
+def test_the_calibrated_method() -> None:
+    config = JobConfig.load(profile="fake", method="calibrated", demonstrations={"pool_spans": "gold"})
+    with Ensemble(config) as ensemble:
+        [document] = ensemble.annotate([TEXTS[0]], SETTINGS["pool"])
+        rows = annotate(ray.data.from_items([{"id": 1, "text": TEXTS[0]}]), ensemble, SETTINGS["pool"]).take_all()
+    candidates = {(entity.start, entity.end, entity.score) for entity in (*document.entities, *document.dropped)}
+    assert len({score for _, _, score in candidates}) > 1
+    assert candidates == {
+        (e["start"], e["end"], e["score"]) for row in rows for e in (*row["entities"], *row["dropped"])
+    }
 
 
 @pytest.fixture

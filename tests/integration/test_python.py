@@ -85,7 +85,7 @@ def test_data_frames_and_empty_data_sets(ensemble: Ensemble) -> None:
     frame = pd.DataFrame({"id": [1, 2], "text": ["Anna met Ben.", "Nobody."]})
     rows = annotate(ray.data.from_pandas(frame), ensemble, POOL).take_all()
     assert [(row["doc_id"], row["id"], len(row["entities"])) for row in rows] == [("1", 1, 2), ("2", 2, 1)]
-    assert annotate(ray.data.from_pandas(frame).filter(lambda row: row["id"] > 2), ensemble, POOL).take_all() == []
+    assert annotate(ray.data.from_pandas(frame[:0]), ensemble, POOL).take_all() == []
 
 
 @pytest.mark.parametrize(
