@@ -119,6 +119,15 @@ def test_offsets(client: httpx.Client, labels: dict[str, str] | None) -> None:
         assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in found)
 
 
+def test_a_stream_tells_every_sentence(client: httpx.Client) -> None:
+    body = {"texts": UGLY, "labels": LABELS, "stream": True, "stages": True}
+    first, *told, last = map(json.loads, client.post("/v1/annotate", json=body).text.splitlines())
+    assert last["kind"] == "end"
+    done = [(line["document"], line["sentence"]) for line in told if line["kind"] == "sentence"]
+    assert sorted(done) == [(place["document"], place["sentence"]) for place in first["sentences"]]
+    assert len(done) > 5
+
+
 def test_sentences_come_as_they_are_done(client: httpx.Client) -> None:
     with client.stream("POST", "/v1/annotate", json=LONG) as stream:
         lines = stream.iter_lines()

@@ -78,7 +78,7 @@ def answer(server: Server, text: str, **more: Any) -> dict[str, Any]:
 
 
 def test_each_step_is_shown(page: Browser, server: Server) -> None:
-    labels = page.script("return labelsGiven()")
+    labels = dict(page.script("return Object.entries(labelsGiven())"))
     annotate(page, TEXT)
     # A text area turns CRLF into a line feed, and so does what it sends.
     text = TEXT.replace("\r\n", "\n")

@@ -15,6 +15,8 @@ function begin(text, count, labels) {
   step = "models";
   chosen = false;
   show();
+  // On a phone the steps lie below the form.
+  if (byId("steps").getBoundingClientRect().top > 0.6 * window.innerHeight) byId("steps").scrollIntoView();
 }
 
 function learn(line) {
@@ -57,7 +59,7 @@ function typedMark(entity) {
 }
 
 function unionMark(candidate) {
-  const name = `${candidate.extracted_by.length} of ${data.models.length}`;
+  const name = `${candidate.extracted_by.length}\u00a0of\u00a0${data.models.length}`;
   return {
     start: candidate.start,
     end: candidate.end,

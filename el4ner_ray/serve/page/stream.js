@@ -6,12 +6,14 @@ async function annotate() {
   asking = new AbortController();
   busy(true);
   complain("");
+  say("Asking …");
   const body = requestBody();
   try {
     const headers = { "Content-Type": "application/json" };
     if (byId("key")) headers.Authorization = `Bearer ${byId("key").value}`;
     const answer = await fetch("v1/annotate", { method: "POST", headers, body: JSON.stringify(body), signal: asking.signal });
     if (!answer.ok) {
+      say("");
       complain((await answer.json()).error.message);
       return;
     }
