@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(600)
 
 POOL = ROOT / "examples" / "pool.jsonl"
 FAMILY = "👩\u200d👩\u200d👧"
-BOOK = "".join(f"Chapter {i}. Anna Karlsson left Oslo for Rome with Ben O'Neil.\r\n\r\n" for i in range(7800))
+BOOK = "".join(f"Chapter {i}. Anna Karlsson left Oslo for Rome with Ben O'Neil.\r\n\r\n" for i in range(1600))
 
 UGLY: dict[str, Any] = {
     "plain": "Anna Karlsson met Ben in Oslo.",
@@ -92,7 +92,7 @@ def test_every_document_is_there_exactly_once_and_untouched(ugly: Path) -> None:
         assert "".join(row["text"] for row in parts) == text
         assert {row["status"] for row in parts} == {"ok"}
         assert {row["n"] for row in parts} == {len(text)}
-    assert len([row for row in rows if row["doc_id"] == "book"]) > 100
+    assert len([row for row in rows if row["doc_id"] == "book"]) > 20
 
 
 def test_broken_lines_are_error_rows_that_name_file_and_line(ugly: Path) -> None:
