@@ -3,10 +3,11 @@
     ablation.py POOL GOLD --out DIR [--name NAME] [--study steps --study models …]
 
 Studies: `steps` (every model alone, union, vote, verification, the calibrated method), `models` (ensembles of two),
-`verifiers` (each model as verifier), `retrieval` (how demonstrations are chosen), `k` (how many). Each line of POOL and
-GOLD is one sentence. Answers are kept in DIR, so that a study pays only for the questions that none asked before; the
-tables go to DIR/NAME.json, and `plots.py` draws them. A model alone has the spans that it extracted and the types that
-it voted for, with the same prompts and demonstrations as the ensemble.
+`verifiers` (each model as verifier), `retrieval` (how demonstrations are chosen), `k` (how many), `prompts` (other
+wordings), `chat` (chat templates). Each line of POOL and GOLD is one sentence. Answers are kept in DIR, so that a study
+pays only for the questions that none asked before; the tables go to DIR/NAME.json, and `plots.py` draws them. A model
+alone has the spans that it extracted and the types that it voted for, with the same prompts and demonstrations as the
+ensemble.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import pyarrow as pa
 import typer
 from answers import CachedEnsemble
 from demonstration_choices import CHOICES
-from laboratory import Laboratory, typed
+from laboratory import Laboratory
+from laboratory import typed as typed_entities
+from prompt_choices import Variant, typed, variants, with_chat_templates
 from rich.console import Console
 from rich.table import Table
 
@@ -86,7 +89,7 @@ class Bench:
 
     def evaluated(self, entities: Sequence[Sequence[Entity]]) -> Evaluation:
         """The entities of each gold sentence against the gold."""
-        predicted = {text.id: typed(found) for text, found in zip(self.gold, entities, strict=True)}
+        predicted = {text.id: typed_entities(found) for text, found in zip(self.gold, entities, strict=True)}
         return evaluate({text.id: text.typed for text in self.gold}, predicted)
 
     async def verified(self, table: pa.Table, index: str, verifier: str) -> Evaluation:
@@ -169,12 +172,44 @@ async def numbers(bench: Bench) -> tuple[Rows, dict[str, Any]]:
     return rows, {}
 
 
+async def prompts(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """Other wordings, another order of demonstrations, a pool without empty sentences; each model and the vote."""
+    rows: Rows = {}
+    for name, variant in variants(bench.config, bench.pool, bench.out).items():
+        laboratory = Laboratory(variant.config, variant.pool, bench.ensemble, bench.out)
+        rows |= _each(bench, name, await typed(variant, laboratory, bench.gold))
+    return rows, {}
+
+
+async def chat(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """The models that have a chat template asked through it. To be run alone: the engines are others."""
+    config = with_chat_templates(bench.config, ("smollm2-135m", "qwen2.5-coder-0.5b"))
+    ensemble = CachedEnsemble(config, bench.out / "answers.sqlite")
+    try:
+        laboratory = Laboratory(config, bench.pool, ensemble, bench.out)
+        table = await typed(Variant(config, bench.pool), laboratory, bench.gold)
+    finally:
+        ensemble.close()
+    return _each(bench, "chat templates", table), {}
+
+
+def _each(bench: Bench, name: str, table: pa.Table) -> Rows:
+    candidates = _of_sentences(table)
+    rows = {
+        f"{name}: {model}": bench.evaluated([_alone(model, e) for e in candidates])
+        for model in bench.config.model_names
+    }
+    return rows | {f"{name}: vote": bench.evaluated([_voted(e) for e in candidates])}
+
+
 STUDIES: dict[str, Callable[[Bench], Awaitable[tuple[Rows, dict[str, Any]]]]] = {
     "steps": steps,
     "models": models,
     "verifiers": verifiers,
     "retrieval": retrieval,
     "k": numbers,
+    "prompts": prompts,
+    "chat": chat,
 }
 
 

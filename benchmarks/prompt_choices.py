@@ -1,0 +1,77 @@
+"""Other prompts than the packaged ones, to compare them with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import pyarrow as pa
+from laboratory import Laboratory
+
+from el4ner_ray.config import JobConfig
+from el4ner_ray.labelled import LabelledText
+from el4ner_ray.stages.base import Batch, Stage
+from el4ner_ray.stages.retrieve import Retrieve
+
+_TEMPLATES = {
+    "short instructions": {
+        "instructions": 'Named entities and their types ({{ labels | map(attribute="name") | join(", ") }}).\n\n'
+    },
+    "names of the parts changed": {
+        "demonstration": "Text: {{ sentence }}\nNames: {{ entities }}\n"
+        "{% for surface, type in types.items() -%}\n{{ surface }} is a {{ type }}\n{% endfor %}\n",
+        "extract": "Text: {{ sentence }}\nNames:",
+        "classify": "{{ surface }} is a",
+    },
+    "types not demonstrated": {"demonstration": "Sentence: {{ sentence }}\nEntities: {{ entities }}\n\n"},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration and a pool to try; `ordered` is the stage that retrieves demonstrations, if not the method's."""
+
+    config: JobConfig
+    pool: Sequence[LabelledText]
+    ordered: type[Stage] = Retrieve
+
+
+class MostSimilarFirst(Retrieve):
+    """The method's demonstrations, shown the other way round: the least similar one is next to the question."""
+
+    async def run(self, batch: Batch) -> list[list[list[int]]]:
+        return [[chosen[::-1] for chosen in of_row] for of_row in await super().run(batch)]
+
+
+def variants(config: JobConfig, pool: Sequence[LabelledText], folder: Path) -> dict[str, Variant]:
+    """What is tried, by name; changed templates are written to folders below `folder`."""
+    tried = {"v1": Variant(config, pool)}
+    for name, changed in _TEMPLATES.items():
+        templates = _with_templates(folder / name.replace(" ", "-"), changed)
+        tried[name] = Variant(config.model_copy(update={"prompts": str(templates.absolute())}), pool)
+    tried["most similar first"] = Variant(config, pool, MostSimilarFirst)
+    tried["no sentence without entities shown"] = Variant(config, [text for text in pool if text.entities])
+    return tried
+
+
+def with_chat_templates(config: JobConfig, having: Sequence[str]) -> JobConfig:
+    """These models asked through their chat templates, the others with running text."""
+    models = tuple(m.model_copy(update={"chat_template": m.name in having}) for m in config.models)
+    return config.model_copy(update={"models": models})
+
+
+async def typed(variant: Variant, laboratory: Laboratory, texts: Sequence[LabelledText]) -> pa.Table:
+    """The rows of the texts after classification."""
+    index = await laboratory.index()
+    stages = laboratory.asking(index)
+    stages[1] = variant.ordered(variant.config, index)
+    return await laboratory.run(stages, texts)
+
+
+def _with_templates(folder: Path, changed: dict[str, str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for template in resources.files("el4ner_ray.prompts").joinpath("v1").iterdir():
+        (folder / template.name).write_text(changed.get(template.name.split(".")[0], template.read_text("utf-8")))
+    return folder
