@@ -83,6 +83,8 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
         "health_check_period_s": 10,
         "health_check_timeout_s": 60,
         "graceful_shutdown_timeout_s": 20,
+        # How often a replica that is to end looks whether its calls are answered, the first time included.
+        "graceful_shutdown_wait_loop_s": 0.2,
         "max_constructor_retry_count": 1,
         "request_router_config": RequestRouterConfig(
             # The stages of a batch go to one replica, which has their prefixes cached; a full one spills over.
