@@ -41,23 +41,12 @@ def session() -> Iterator[None]:
     # Ray's C++ side reports routine matters of its own actors as errors; its log files keep what is fatal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     local = not os.environ.get("RAY_ADDRESS")
-    if not local:
-        ray.init(log_to_driver=True, logging_level=logging.WARNING)
-    else:
+    if local:
         end_leftovers()
         os.environ[orphans.MARK] = orphans.this_driver().mark
-        ray.init(
-            address="local",
-            num_cpus=max(2, len(os.sched_getaffinity(0))),
-            object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    _stop_in_good_order_on_sigterm()
-    _configure_data()
     try:
+        _join(local)
+        _configure_data()
         yield
     finally:
         ray.shutdown()
@@ -65,6 +54,26 @@ def session() -> Iterator[None]:
             del os.environ[orphans.MARK]
             # Ray's agents, which would follow in some seconds; and of an interrupted run, engines.
             orphans.end(lambda driver: driver == orphans.this_driver())
+
+
+def _join(local: bool) -> None:
+    try:
+        if local:
+            ray.init(
+                address="local",
+                num_cpus=max(2, len(os.sched_getaffinity(0))),
+                object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        else:
+            ray.init(log_to_driver=True, logging_level=logging.WARNING)
+    except SystemExit as ended:
+        # While it starts, Ray's own handler of signals is there; it exits with the bare number.
+        raise SystemExit(128 + signal.SIGTERM) if ended.code == signal.SIGTERM else ended from None
+    _stop_in_good_order_on_sigterm()
 
 
 def _stop_in_good_order_on_sigterm() -> None:
