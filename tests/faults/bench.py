@@ -43,23 +43,24 @@ class Difference:
 
 
 class Bench:
-    """A folder with a corpus of `documents` short texts, and an `index` by gold spans for the scripted engine."""
+    """A folder with a corpus of `documents` short texts, and an `index` by gold spans, which any profile can use."""
 
-    def __init__(self, folder: Path, documents: int, index: Path) -> None:
+    def __init__(self, folder: Path, documents: int, index: Path, profile: str = "fake") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.index = folder, index
+        self.folder, self.index, self.profile = folder, index, profile
         texts = (f"Anna Berg met Ben in Oslo, year {i}. Then {_name(i)} left." for i in range(documents))
         self.corpus = write_jsonl(folder / "in.jsonl", [{"id": str(i), "text": text} for i, text in enumerate(texts)])
 
     def start(self, output: Path, *, environment: dict[str, str] | None = None, **fake: Any) -> Annotation:
-        """`el4ner annotate` of the corpus, with these settings of the scripted engine."""
+        """`el4ner annotate` of the corpus, with these settings of the scripted engine (real ones do not mind them)."""
         settings = {
             "fake": {"latency_ms": 700} | fake,
             "limits": {"batch_documents": 4, "documents_per_file": 8, "retries": 12},
         }
         config = self.folder / f"{output.name}.yaml"
         config.write_text(yaml.safe_dump(settings))
-        arguments = ("annotate", self.corpus, "--pool", self.index, "--pool-spans", "gold", "--profile", "fake")
+        arguments = ("annotate", self.corpus, "--pool", self.index, "--pool-spans", "gold")
+        arguments += ("--profile", self.profile)
         return Annotation(_command(*arguments, "--output", output, "--config", config), output, environment or {})
 
     def finish(self, output: Path, **more: Any) -> Annotation:
