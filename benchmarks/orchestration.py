@@ -13,6 +13,7 @@ import msgspec
 
 from benchmarks import scripted
 from benchmarks.measured import Figure, ratios
+from benchmarks.running import Run
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     }
     index = scripted.build_index(scratch, scripted.write_pool(scratch / "pool.jsonl", workload.pool, names), config)
 
-    def run(sentences: int) -> scripted.Run:
+    def run(sentences: int) -> Run:
         documents = sentences // workload.document_sentences
         file = scratch / f"{sentences}.jsonl"
         corpus = scripted.write_corpus(file, documents, workload.document_sentences, names)

@@ -12,6 +12,7 @@ import msgspec
 
 from benchmarks import scripted
 from benchmarks.measured import Figure, ratios
+from benchmarks.running import Run
 from el4ner_ray.config import load
 
 
@@ -49,7 +50,7 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
             "limits": {"batches_in_flight": _IN_FLIGHT * replicas},
         }
 
-        def run(share: int) -> scripted.Run:
+        def run(share: int) -> Run:
             corpus = scripted.write_corpus(scratch / "corpus.jsonl", documents * share // 2, _SENTENCES, names)
             return scripted.annotate(scratch, corpus, index, "out", config)
 

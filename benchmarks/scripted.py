@@ -1,46 +1,29 @@
-"""Runs of the pipeline with scripted engines, in a process of their own whose memory is watched."""
+"""Runs of the pipeline with scripted engines, on texts that are made up for them."""
 
 from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-import yaml
+from benchmarks import running
 
-_POLL_SECONDS = 1.0
 _SYLLABLES = ("ba", "den", "ko", "lin", "mar", "no", "ri", "sel", "ta", "ver", "wo", "zu")
 _FILLERS = ("the", "new", "office", "of", "was", "opened", "by", "near", "with", "and", "visited", "last", "year", "in")
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run did, and the most memory that its processes held together, without what they share."""
-
-    content: dict[str, Any]
-    peak_bytes: int
-
-
-def annotate(folder: Path, corpus: Path, index: Path, output: str, config: Mapping[str, Any]) -> Run:
+def annotate(folder: Path, corpus: Path, index: Path, output: str, config: Mapping[str, Any]) -> running.Run:
     """`el4ner annotate` of the corpus with the scripted engine. Raises CalledProcessError when it fails."""
-    target = folder / output
-    arguments = ("annotate", corpus, "--pool", index, "--output", target, "--force")
-    peak = _el4ner(folder, f"{output}.log", config, *arguments)
-    return Run(json.loads((target / "run.json").read_text("utf-8")), peak)
+    return running.annotate(folder, corpus, index, output, {"profile": "fake", **config})
 
 
 def build_index(folder: Path, pool: Path, config: Mapping[str, Any]) -> Path:
     """The pool's index, by its gold entities."""
     index = folder / "index"
     if not (index / "index.json").is_file():
-        _el4ner(folder, "index.log", config, "index", pool, "--output", index)
+        running.el4ner(folder, "index", {"profile": "fake", **config}, "index", pool, "--output", index)
     return index
 
 
@@ -89,33 +72,3 @@ def sentence(shuffled: random.Random, names: list[str]) -> tuple[str, list[str]]
     words.insert(3, mentioned[0])
     words.insert(11, mentioned[1])
     return " ".join(words) + ".", mentioned
-
-
-def _el4ner(folder: Path, log: str, config: Mapping[str, Any], *arguments: str | Path) -> int:
-    """Run the command line to its end; the peak of `_private_bytes`."""
-    file = folder / "job.yaml"
-    file.write_text(yaml.safe_dump(dict(config)), "utf-8")
-    command = [sys.executable, "-m", "el4ner_ray", *map(str, arguments), "--profile", "fake", "--config", str(file)]
-    with (folder / log).open("w") as told:
-        process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)
-        peak = 0
-        while process.poll() is None:
-            peak = max(peak, sum(_private_bytes(process.pid)))
-            time.sleep(_POLL_SECONDS)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, (folder / log).read_text("utf-8"))
-    return peak
-
-
-def _private_bytes(pid: int) -> Iterator[int]:
-    try:
-        driver = psutil.Process(pid)
-        family = [driver, *driver.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
-        try:
-            memory = process.memory_info()
-            yield memory.rss - memory.shared
-        except psutil.NoSuchProcess:
-            continue
