@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools assets demo test faults lint format docs clean
+.PHONY: help setup tools assets demo test bench faults lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: setup assets ## annotate the example documents with the three small models
 
 test: tools assets ## all tests
 	$(BIN)/pytest
+
+bench: tools assets ## speed and cost against their floors (benchmarks/scenarios.yaml); hours. Some: make bench ONLY=retrieval
+	$(BIN)/python -m benchmarks.bench $(addprefix --only ,$(ONLY))
 
 faults: tools ## kill, hang, fill and change things at random moments and compare; about an hour
 	$(BIN)/python -m tests.faults

@@ -1,4 +1,6 @@
-"""Draw what `ablation.py` measured: `plots.py OUT SET=FILE.json [SET=FILE.json …]`.
+"""Draw what was measured: by `bench.py`, which calls `draw_scenario`, and by `ablation.py`.
+
+    python -m benchmarks.plots OUT SET=FILE.json [SET=FILE.json …]
 
 `OUT/ablation-STUDY.png` for each study: F1 of its variants, one bar a set, with 95 % intervals; `OUT/reliability.png`:
 how often entities of a score are right.
@@ -6,10 +8,13 @@ how often entities of a score are right.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+
+from benchmarks.measured import Figure, Floor
 
 STUDIES = {
     "steps": "what each step is worth",
@@ -22,8 +27,7 @@ STUDIES = {
 
 def main(out: Path, sets: dict[str, dict]) -> None:
     """Write the figures of all studies that at least one set has."""
-    matplotlib.use("agg")
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150})
+    _set_style()
     for study, title in STUDIES.items():
         having = {name: content for name, content in sets.items() if study in content}
         if having:
@@ -31,6 +35,42 @@ def main(out: Path, sets: dict[str, dict]) -> None:
     calibrated = {name: c["steps"]["reliability"] for name, c in sets.items() if "steps" in c}
     if calibrated:
         _reliability(out / "reliability.png", calibrated)
+
+
+def draw_scenario(file: Path, name: str, figures: Sequence[Figure], floors: Sequence[Floor]) -> None:
+    """A panel a name of the figures: a curve over the size of the workload, or a bar; floors as dashed lines."""
+    _set_style()
+    by_name: dict[str, list[Figure]] = {}
+    for figure in figures:
+        by_name.setdefault(figure.name, []).append(figure)
+    drawn, panels = plt.subplots(
+        1, len(by_name), figsize=(3.2 * len(by_name), 2.8), layout="constrained", squeeze=False
+    )
+    for axes, (title, of_name) in zip(panels[0], by_name.items(), strict=True):
+        medians = [figure.median for figure in of_name]
+        spread = [[f.median - f.low for f in of_name], [f.high - f.median for f in of_name]]
+        if of_name[0].at is None:
+            axes.bar([title], medians, 0.4, yerr=spread, capsize=3)
+            axes.set_xticks([])
+        else:
+            axes.errorbar([figure.at for figure in of_name], medians, spread, marker="o", ms=4, lw=1, capsize=3)
+            axes.set_xscale("log")
+        for floor in floors:
+            if floor.figure == title:
+                bound = floor.at_least if floor.at_least is not None else floor.at_most
+                at = f" at {floor.at:,g}" if floor.at is not None else ""
+                axes.axhline(bound, color="grey", lw=0.8, ls="--", label=f"{floor}{at}")
+                axes.legend(frameon=False, fontsize=7)
+        axes.set(title=title, ylabel=of_name[0].unit)
+        axes.set_ylim(bottom=min(0, *medians))
+    drawn.suptitle(name)
+    drawn.savefig(file)
+    plt.close(drawn)
+
+
+def _set_style() -> None:
+    matplotlib.use("agg")
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150})
 
 
 def _bars(file: Path, title: str, study: str, sets: dict[str, dict]) -> None:

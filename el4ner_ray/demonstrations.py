@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,12 +26,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
-from el4ner_ray.core.similarity import Floats, Ints, nearest, span_similarity
+from el4ner_ray.core.similarity import Floats, Ints, PoolSpans, nearest, span_similarities
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.text_models import Embedder
 
 FORMAT = 2
+
+# Spans that are compared with the pool in one product: it reads the pool's embeddings once for all of them, and holds
+# as many cosines with each distinct span and each sentence of the pool.
+_SPANS_TOGETHER = 128
 _ENTITY = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("type", pa.string())])
 _POOL_SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("entities", pa.list_(_ENTITY))])
 
@@ -67,13 +72,34 @@ class DemonstrationIndex:
         rows = [(numbers[type_], surface, sentence) for type_, surface, sentence in self.occurrences.tolist()]
         return Lexicon.of(self.spans, rows, labels)
 
-    def by_spans(self, query: Floats, weights: Floats, k: int) -> list[int]:
-        """The k pool sentences most similar to the query's spans, best first."""
-        return nearest(span_similarity(query, weights, self.spans, self.span_of, self.starts), k)
+    @cached_property
+    def pool_spans(self) -> PoolSpans:
+        """The pool's spans as the similarity takes them."""
+        return PoolSpans.of(self.spans, self.span_of, self.starts)
+
+    def by_spans(self, queries: Sequence[Floats], weights: Sequence[Floats], ks: Sequence[int]) -> list[list[int]]:
+        """For each query, the spans (q, d) of a sentence, its k most similar pool sentences, best first."""
+        chosen: list[list[int]] = []
+        for some in _together([len(query) for query in queries]):
+            similarities = span_similarities(queries[some], weights[some], self.pool_spans)
+            chosen += map(nearest, similarities, ks[some])
+        return chosen
 
     def by_sentence(self, query: Floats, k: int) -> list[int]:
         """The k pool sentences most similar to a whole sentence (d,), best first."""
         return nearest(self.sentences @ query, k)
+
+
+def _together(spans: Sequence[int]) -> Iterator[slice]:
+    """Consecutive queries, given their numbers of spans, that have few enough together for one product."""
+    first = total = 0
+    for number, of_query in enumerate(spans):
+        if number > first and total + of_query > _SPANS_TOGETHER:
+            yield slice(first, number)
+            first, total = number, 0
+        total += of_query
+    if spans:
+        yield slice(first, len(spans))
 
 
 def read_metadata(folder: str) -> dict[str, Any]:

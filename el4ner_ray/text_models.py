@@ -64,8 +64,10 @@ class Tagger:
         """One weight for each span of each sentence, from the word that heads the span in its sentence."""
         if self._nlp is None:
             return [np.ones(len(of_sentence), np.float32) for of_sentence in spans]
-        result = []
-        for doc, of_sentence in zip(self._nlp.pipe(sentences), spans, strict=True):
-            heads = [doc.char_span(span.start, span.end, alignment_mode="expand").root.pos_ for span in of_sentence]
-            result.append(np.array([self._weights.get(pos, self._weights["other"]) for pos in heads], np.float32))
+        result = [np.empty(0, np.float32) for _ in spans]
+        # A sentence without spans has nothing to weigh; tagging is the slowest step that is not an LLM's.
+        asked = [number for number, of_sentence in enumerate(spans) if of_sentence]
+        for number, doc in zip(asked, self._nlp.pipe(sentences[number] for number in asked), strict=True):
+            heads = [doc.char_span(s.start, s.end, alignment_mode="expand").root.pos_ for s in spans[number]]
+            result[number] = np.array([self._weights.get(pos, self._weights["other"]) for pos in heads], np.float32)
         return result

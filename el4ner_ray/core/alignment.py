@@ -9,8 +9,9 @@ untouched text.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 import regex
 
@@ -38,12 +39,10 @@ def locate(sentence: str, surface: str) -> list[Span]:
     the sentence does not hold the surface in any reading.
     """
     for read in (_as_shown, _evened, _squeezed):
-        wanted = "".join(character for character, _ in read(surface))
+        wanted = read(surface).characters
         if not wanted:
             return []
-        reading = list(read(sentence))
-        characters = "".join(character for character, _ in reading)
-        origins = [origin for _, origin in reading]
+        characters, origins = read(sentence)
         spans = {
             Span(origins[at], _end_of_character(sentence, origins[at + len(wanted) - 1] + 1))
             for at in _occurrences(characters, wanted)
@@ -71,22 +70,48 @@ def align(sentence: str, surfaces: Iterable[str]) -> tuple[list[Span], list[str]
     return sorted(spans), missing
 
 
-_Reading = Iterator[tuple[str, int]]
+class _Reading(NamedTuple):
+    """Characters, and for each the index of the code point that it stands for."""
+
+    characters: str
+    origins: Sequence[int]
 
 
+# All models' surfaces of a sentence are looked for one after another: reading it anew each time took half of the time
+# of everything that is not a model.
+@lru_cache(maxsize=256)
 def _as_shown(text: str) -> _Reading:
     """Character by character as the prompt shows it, outer white space left out."""
     shown = one_line(text)
     start = len(shown) - len(shown.lstrip())
-    for index in range(start, len(shown.rstrip())):
-        yield shown[index], index
+    stripped = shown.strip()
+    return _Reading(stripped, range(start, start + len(stripped)))
 
 
+@lru_cache(maxsize=256)
 def _evened(text: str) -> _Reading:
     """Case, compatibility forms, quotes and dashes evened out, runs of white space as one space."""
+    return _reading(_single_spaced(_folded(text)))
+
+
+@lru_cache(maxsize=256)
+def _squeezed(text: str) -> _Reading:
+    """Evened out, and without any white space: tokenised text is often copied without its spaces."""
+    return _reading((character, index) for character, index in _folded(text) if not character.isspace())
+
+
+def _reading(pairs: Iterable[tuple[str, int]]) -> _Reading:
+    characters, origins = [], []
+    for character, origin in pairs:
+        characters.append(character)
+        origins.append(origin)
+    return _Reading("".join(characters), origins)
+
+
+def _single_spaced(pairs: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     pending_space = False
     started = False
-    for character, index in _folded(text):
+    for character, index in pairs:
         if character.isspace():
             pending_space = started
             continue
@@ -97,12 +122,7 @@ def _evened(text: str) -> _Reading:
         yield character, index
 
 
-def _squeezed(text: str) -> _Reading:
-    """Evened out, and without any white space: tokenised text is often copied without its spaces."""
-    return ((character, index) for character, index in _folded(text) if not character.isspace())
-
-
-def _folded(text: str) -> _Reading:
+def _folded(text: str) -> Iterator[tuple[str, int]]:
     # Folding may give several characters for one ("ß", "ﬁ") or none (zero-width ones); each keeps its origin.
     for index, character in enumerate(one_line(text)):
         for folded in _fold(character):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
 from el4ner_ray.config import JobConfig
+from el4ner_ray.core.similarity import Floats
 from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, Candidate, Span
 from el4ner_ray.stages.base import Batch, Stage
@@ -43,23 +49,37 @@ class Retrieve(Stage):
         flat = self._embedder.embed(
             [text[span.start : span.end] for text, found in zip(texts, spans, strict=True) for span in found]
         )
+        bounds = np.cumsum([0, *map(len, spans)])
+        vectors = [flat[start:end] for start, end in pairwise(bounds)]
         chosen: list[list[list[int]]] = [[] for _ in batch.texts]
-        start = 0
-        for row, text, of_sentence in zip(rows, texts, weights, strict=True):
-            vectors = flat[start : start + len(of_sentence)]
-            start += len(of_sentence)
+        nearest = self._nearest(texts, vectors, weights)
+        for row, text, of_sentence, by_spans in zip(rows, texts, weights, nearest, strict=True):
             usage = batch.ledgers[row].usage[self._embedder_name]
             usage.requests += 1
-            k = self._k + self._copies(text)
-            if of_sentence.sum() > 0 and len(self._index.spans):
-                nearest = self._index.by_spans(vectors, of_sentence, k)
-            else:
-                usage.fallbacks += 1
-                nearest = self._index.by_sentence(self._embedder.embed([text])[0], k)
+            usage.fallbacks += not self._tells(of_sentence)
             if self._texts is not None:
-                nearest = [number for number in nearest if self._texts[number] != text][: self._k]
-            chosen[row].append(nearest)
+                by_spans = [number for number in by_spans if self._texts[number] != text][: self._k]
+            chosen[row].append(by_spans)
         return chosen
+
+    def _nearest(self, texts: Sequence[str], vectors: Sequence[Floats], weights: Sequence[Floats]) -> list[list[int]]:
+        """Pool indices for each sentence, the sentence itself among them where the pool has it."""
+        ks = [self._k + self._copies(text) for text in texts]
+        telling = [number for number, of_sentence in enumerate(weights) if self._tells(of_sentence)]
+        by_spans = self._index.by_spans(
+            [vectors[number] for number in telling],
+            [weights[number] for number in telling],
+            [ks[number] for number in telling],
+        )
+        nearest = dict(zip(telling, by_spans, strict=True))
+        others = [number for number in range(len(texts)) if number not in nearest]
+        embedded = self._embedder.embed([texts[number] for number in others])
+        for number, vector in zip(others, embedded, strict=True):
+            nearest[number] = self._index.by_sentence(vector, ks[number])
+        return [nearest[number] for number in range(len(texts))]
+
+    def _tells(self, weights: Floats) -> bool:
+        return bool(weights.sum() > 0 and len(self._index.spans))
 
     def _copies(self, text: str) -> int:
         return self._texts.count(text) if self._texts is not None else 0

@@ -15,7 +15,7 @@ import spacy
 from el4ner_ray.config import load
 from el4ner_ray.core.alignment import align
 from el4ner_ray.core.prompting import LabelledSentence, Prompts
-from el4ner_ray.core.similarity import span_similarity
+from el4ner_ray.core.similarity import PoolSpans, span_similarities
 from el4ner_ray.errors import UsageError
 from el4ner_ray.languages import tagger_for
 from el4ner_ray.parts import part_rows
@@ -87,8 +87,8 @@ def test_retrieval_with_equal_weights() -> None:
     assert weights.tolist() == [1, 1]
     vectors = np.eye(2, dtype=np.float32)
     starts = np.array([0, 1, 3, 3])
-    similarities = span_similarity(vectors, weights, vectors, np.array([0, 0, 1]), starts)
-    assert similarities.tolist() == [0.5, 1.0, -1.0]
+    pool = PoolSpans.of(vectors, np.array([0, 0, 1]), starts)
+    assert span_similarities([vectors], [weights], pool).tolist() == [[0.5, 1.0, -1.0]]
 
 
 Install = Callable[..., None]

@@ -1,0 +1,103 @@
+"""Scenario `engine_limit`: the pipeline against the bare engines.
+
+A first run of the pipeline records every request that reaches a model. Then `vllm.LLM.generate` gets the very same
+prompts, all at once, the models one after another with all cores, each in a process of its own. Engine starts count on
+neither side.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.measured import Figure, ratios
+from benchmarks.recording import FOLDER, recorded
+from benchmarks.task import Task
+from el4ner_ray.config import ModelConfig
+from el4ner_ray.engines.base import Request
+from el4ner_ray.engines.serving import cpu_environment
+from el4ner_ray.engines.vllm import VllmEngine, engine_arguments
+
+
+class Workload(msgspec.Struct, forbid_unknown_fields=True):
+    """All models of the profile where `models` is empty."""
+
+    data: str
+    sentences: int
+    pool: int
+    profile: str
+    models: list[str]
+    repeats: int
+
+
+def measure(workload: Workload, scratch: Path) -> list[Figure]:
+    """Wall times of both, and their ratio."""
+    task = Task.of(workload.data, workload.profile, workload.models, workload.sentences, workload.pool)
+    record = (scratch / "requests").absolute()
+    asked = record_run(task, scratch, record)
+    pipeline, bare, f1 = [], [], []
+    for number in range(workload.repeats):
+        run = task.annotate(scratch, f"pipeline-{number}")
+        pipeline.append(float(run.content["wall_seconds"]))
+        f1.append(task.f1_of_run(run, scratch))
+        bare.append(sum(_in_fresh_process(model, asked[model.name]) for model in task.config.models))
+    return [
+        Figure("wall time", "of the bare engines'", ratios(pipeline, bare)),
+        Figure("pipeline", "s", tuple(pipeline)),
+        Figure("bare engines", "s", tuple(bare)),
+        Figure("F1 of the pipeline", "", tuple(f1)),
+    ]
+
+
+def record_run(task: Task, scratch: Path, record: Path) -> dict[str, list[Request]]:
+    """What a run of the pipeline asks each model, once its index is there."""
+    task.build_index(scratch)
+    shutil.rmtree(record, ignore_errors=True)
+    os.environ[FOLDER] = str(record)
+    task.annotate(scratch, "recorded", program="benchmarks.recording")
+    return {model: list(recorded(record, model)) for model in task.config.model_names}
+
+
+def _in_fresh_process(model: ModelConfig, requests: list[Request]) -> float:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+        return pool.submit(_bare_seconds, model, requests).result()
+
+
+def _bare_seconds(model: ModelConfig, requests: list[Request]) -> float:
+    if model.gpus == 0:
+        os.environ.update(cpu_environment(sorted(os.sched_getaffinity(0))))
+    os.environ.update({"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"})
+    return BareEngine(model).seconds(requests)
+
+
+class BareEngine(VllmEngine):
+    """`vllm.LLM` with the pipeline's engine arguments, prompts and sampling."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        """Load the model; vLLM reads the environment now."""
+        from vllm import LLM
+
+        arguments = engine_arguments(model)
+        del arguments["enable_log_requests"]  # of the asynchronous engine alone
+        self._model = model
+        self._llm = LLM(**arguments)
+        self._tokenizer = self._llm.get_tokenizer()
+        self._choice_tokens = {}
+
+    def seconds(self, requests: list[Request]) -> float:
+        """Time for all of them, with tokenising."""
+        began = time.perf_counter()
+        self._llm.generate(
+            [self.prompt(request.turns) for request in requests],
+            [self._sampling(request) for request in requests],
+            priority=[request.priority for request in requests],
+            use_tqdm=False,
+        )
+        return time.perf_counter() - began

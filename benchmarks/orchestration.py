@@ -1,0 +1,66 @@
+"""Scenario `orchestration`: everything that is not a model, with scripted engines that answer at once.
+
+No tagger (it is a model), and names that repeat, so that the embedder has seen nearly all of them before. The rate is
+that of the last documents: a run of half the size, which has the same start, is taken off.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks import scripted
+from benchmarks.measured import Figure, ratios
+from benchmarks.running import Run
+
+
+class Workload(msgspec.Struct, forbid_unknown_fields=True):
+    """`timed` sentences are measured `repeats` times, the other sizes once, for their memory.
+
+    `config` is laid over the job's configuration, to try block sizes and concurrency.
+    """
+
+    sentences: list[int]
+    vocabulary: int
+    pool: int
+    document_sentences: int
+    timed: int
+    repeats: int
+    config: dict[str, Any]
+
+
+def measure(workload: Workload, scratch: Path) -> list[Figure]:
+    """Sentences a second at `timed` sentences, and peak memory at every size."""
+    names = scripted.names(workload.vocabulary)
+    config = workload.config | {
+        "demonstrations": {"pool_spans": "gold", "tagger": "none"} | workload.config.get("demonstrations", {})
+    }
+    index = scripted.build_index(scratch, scripted.write_pool(scratch / "pool.jsonl", workload.pool, names), config)
+
+    def run(sentences: int) -> Run:
+        documents = sentences // workload.document_sentences
+        file = scratch / f"{sentences}.jsonl"
+        corpus = scripted.write_corpus(file, documents, workload.document_sentences, names)
+        return scripted.annotate(scratch, corpus, index, f"out-{sentences}", config)
+
+    rates, with_start, peaks = [], [], []
+    for _ in range(workload.repeats):
+        half, whole = run(workload.timed // 2), run(workload.timed)
+        more = whole.content["sentences"] - half.content["sentences"]
+        rates.append(more / (whole.content["wall_seconds"] - half.content["wall_seconds"]))
+        with_start.append(whole.content["sentences_per_second"])
+        peaks.append(float(whole.peak_bytes))
+    figures = [
+        Figure("sentences a second", "1/s", tuple(rates), workload.timed),
+        Figure("with the start", "1/s", tuple(with_start), workload.timed),
+        Figure("memory", "GB", tuple(peak / 1e9 for peak in peaks), workload.timed),
+    ]
+    for size in workload.sentences:
+        if size != workload.timed:
+            peak = float(run(size).peak_bytes)
+            figures.append(Figure("memory", "GB", (peak / 1e9,), size))
+            name = f"memory against {workload.timed} sentences"
+            figures.append(Figure(name, "", ratios([peak] * len(peaks), peaks), size))
+    return figures

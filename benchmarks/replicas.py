@@ -1,0 +1,74 @@
+"""Scenario `replicas`: scripted engines with the latency of real ones; how throughput grows with their number.
+
+A replica of the scripted engine takes any number of calls at once, so what limits it is what the pipeline keeps in
+flight. That grows with the replicas, as `limits.batches_in_flight` does in a job that is sized for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import scripted
+from benchmarks.measured import Figure, ratios
+from benchmarks.running import Run
+from el4ner_ray.config import load
+
+
+class Workload(msgspec.Struct, forbid_unknown_fields=True):
+    """`batches` of documents for each replica; every call takes `latency_ms`."""
+
+    replicas: list[int]
+    latency_ms: float
+    batches: int
+    repeats: int
+
+
+_IN_FLIGHT = 4
+_SENTENCES = 8
+
+
+def measure(workload: Workload, scratch: Path) -> list[Figure]:
+    """Sentences a second for each number of replicas, and its share of what the first number promises."""
+    names = scripted.names(1000)
+    demonstrations = {"pool_spans": "gold", "tagger": "none"}
+    pool = scripted.write_pool(scratch / "pool.jsonl", 500, names)
+    index = scripted.build_index(scratch, pool, {"demonstrations": demonstrations})
+    profile = load(profile="fake")
+
+    def rate(replicas: int) -> float:
+        documents = workload.batches * replicas * profile.limits.batch_documents
+        models = [
+            model.model_dump(mode="json", exclude_unset=True) | {"replicas": replicas, "cpus": 0.01}
+            for model in profile.models
+        ]
+        config = {
+            "demonstrations": demonstrations,
+            "models": models,
+            "fake": {"latency_ms": workload.latency_ms},
+            "limits": {"batches_in_flight": _IN_FLIGHT * replicas},
+        }
+
+        def run(share: int) -> Run:
+            corpus = scripted.write_corpus(scratch / "corpus.jsonl", documents * share // 2, _SENTENCES, names)
+            return scripted.annotate(scratch, corpus, index, "out", config)
+
+        # The start, which all sizes share, is taken off.
+        half, whole = run(1).content, run(2).content
+        return (whole["sentences"] - half["sentences"]) / (whole["wall_seconds"] - half["wall_seconds"])
+
+    rates: dict[int, list[float]] = {number: [] for number in workload.replicas}
+    for _ in range(workload.repeats):
+        for number in workload.replicas:
+            rates[number].append(rate(number))
+    first = workload.replicas[0]
+    linear = {number: [value * number / first for value in rates[first]] for number in workload.replicas}
+    return [
+        figure
+        for number in workload.replicas
+        for figure in (
+            Figure("sentences a second", "1/s", tuple(rates[number]), number),
+            Figure("share of linear", "", ratios(rates[number], linear[number]), number),
+        )
+    ]

@@ -1,0 +1,202 @@
+"""Scenario `sequential`: the method as one would first write it, on `transformers`, one prompt after another.
+
+No batches, no shared prefixes, no votes left out; the pool is gone through sentence by sentence for every sentence. The
+prompts, and how answers are read, are the pipeline's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from benchmarks.measured import Figure
+from benchmarks.task import Task
+from el4ner_ray.config import JobConfig, ModelConfig
+from el4ner_ray.core.alignment import align
+from el4ner_ray.core.parsing import Extraction, parse_extraction, parse_list
+from el4ner_ray.core.prompting import FALSE, TRUE, LabelledSentence, Prompts, one_line, running_text
+from el4ner_ray.core.voting import majority, union
+from el4ner_ray.demonstrations import DemonstrationIndex
+from el4ner_ray.engines.bundled import resolve
+from el4ner_ray.labelled import labels_of
+from el4ner_ray.schema import Entity, Span, Vote
+from el4ner_ray.text_models import Embedder, Tagger
+
+
+class Workload(msgspec.Struct, forbid_unknown_fields=True):
+    """The pipeline annotates `sentences`, the plain implementation the first `by_hand` of them."""
+
+    data: str
+    sentences: int
+    by_hand: int
+    pool: int
+    profile: str
+    models: list[str]
+    repeats: int
+
+
+class Model(Protocol):
+    """A language model that takes one question at a time."""
+
+    def answer(self, turns: tuple[str, ...], max_tokens: int, stop: str) -> tuple[str, bool]:
+        """What it says up to `stop`, and whether it came to an end."""
+        ...
+
+    def choose(self, turns: tuple[str, ...], choices: tuple[str, ...]) -> tuple[str, float]:
+        """The most probable of the choices, and its probability among them."""
+        ...
+
+
+def measure(workload: Workload, scratch: Path) -> list[Figure]:
+    """Sentences a second of both, their ratio, and what F1 the pipeline's speed costs."""
+    task = Task.of(workload.data, workload.profile, workload.models, workload.sentences, workload.pool)
+    pipeline, by_hand, f1 = [], [], []
+    for number in range(workload.repeats):
+        run = task.annotate(scratch, f"pipeline-{number}")
+        pipeline.append(float(run.content["sentences_per_second"]))
+        f1.append(task.f1_of_run(run, scratch))
+    models = {model.name: TransformersModel(model) for model in task.config.models}
+    plain = Sequential(task.config, str(scratch / "index"), models)
+    few = [text.text for text in task.gold[: workload.by_hand]]
+    for _ in range(workload.repeats):
+        began = time.perf_counter()
+        for text in few:
+            plain.annotate(text)
+        by_hand.append(len(few) / (time.perf_counter() - began))
+    return [
+        Figure("times as many sentences a second", "", tuple(a / b for a, b in zip(pipeline, by_hand, strict=True))),
+        Figure("pipeline", "sentences/s", tuple(pipeline)),
+        Figure("sequential", "sentences/s", tuple(by_hand)),
+        Figure("F1 of the pipeline", "", tuple(f1)),
+    ]
+
+
+class Sequential:
+    """The paper's method, one sentence and one question at a time."""
+
+    def __init__(self, config: JobConfig, index: str, models: Mapping[str, Model]) -> None:
+        """`models` in the order of the configuration."""
+        self._config, self._models = config, models
+        self._pool = DemonstrationIndex.read_pool(index)
+        self._index = DemonstrationIndex.open(index)
+        self._labels = config.labels or labels_of(self._pool)
+        self._prompts = Prompts(config.prompts, self._labels)
+        self._embedder = Embedder(config.demonstrations.embedder)
+        self._tagger = Tagger(config.demonstrations.tagger, config.demonstrations.weights)
+
+    def annotate(self, text: str) -> list[Entity]:
+        """The typed candidates of a sentence; what the verifier calls false is not kept."""
+        limits = self._config.limits
+        listed = self._extract(self._prompts.pre_extraction(text), text, parse_list, limits.zero_shot_tokens, "\n\n")
+        shown = [
+            self._prompts.demonstration(LabelledSentence(self._pool[i].text, self._pool[i].mentions))
+            for i in reversed(self._demonstrations(text, list(listed)))
+        ]
+        question = self._prompts.extraction(text, shown)
+        candidates = self._extract(question, text, parse_extraction, limits.answer_tokens, "\n")
+        surfaces = list(dict.fromkeys(one_line(text[span.start : span.end]) for span in candidates))
+        entities = []
+        for span, extracted_by in candidates.items():
+            surface = one_line(text[span.start : span.end])
+            turns = self._prompts.classification(question, surfaces, surface)
+            votes = [Vote(name, *model.choose(turns, tuple(self._labels))) for name, model in self._models.items()]
+            label = majority(votes)
+            if label is not None:
+                asked = self._prompts.verification(turns, surface, label)
+                answer, _ = self._models[self._config.verifier].choose(asked, (TRUE, FALSE))
+                entities.append(
+                    Entity(span, label, 0.0, tuple(votes), extracted_by, answer == TRUE, kept=answer != FALSE)
+                )
+        return entities
+
+    def _extract(
+        self, turns: tuple[str, ...], text: str, parse: Any, max_tokens: int, stop: str
+    ) -> dict[Span, tuple[str, ...]]:
+        found = {}
+        for name, model in self._models.items():
+            read: Extraction = parse(*model.answer(turns, max_tokens, stop))
+            found[name] = align(text, read.surfaces)[0]
+        return {candidate.span: candidate.extracted_by for candidate in union(found)}
+
+    def _demonstrations(self, text: str, spans: list[Span]) -> list[int]:
+        [weights] = self._tagger.weights([text], [spans])
+        if not spans or weights.sum() <= 0:
+            similarities = [float(vector @ self._embedder.embed([text])[0]) for vector in self._index.sentences]
+        else:
+            query = self._embedder.embed([text[span.start : span.end] for span in spans])
+            similarities = [self._similarity(query, weights, number) for number in range(len(self._pool))]
+        ranked = sorted(range(len(similarities)), key=lambda number: -similarities[number])
+        return ranked[: self._config.demonstrations.k]
+
+    def _similarity(self, query: Any, weights: Any, number: int) -> float:
+        start, end = self._index.starts[number : number + 2]
+        if start == end:
+            return -1.0
+        cosines = query @ self._index.spans[self._index.span_of[start:end]].T
+        return float(np.dot(weights / weights.sum(), cosines.max(axis=1)))
+
+
+class TransformersModel:
+    """A causal language model of `transformers`, batch size 1, greedy."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        """Load it onto the GPU if there is one."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        source = resolve(model.source)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+        self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, **options)
+        self._model = loaded.to(self._device).eval()
+        self._chat = model.chat_template
+
+    def answer(self, turns: tuple[str, ...], max_tokens: int, stop: str) -> tuple[str, bool]:
+        """See Model."""
+        ids = self._prompt(turns)
+        generated = self._model.generate(
+            ids, max_new_tokens=max_tokens, do_sample=False, stop_strings=[stop], tokenizer=self._tokenizer
+        )[0, ids.shape[1] :]
+        text: str = self._tokenizer.decode(generated, skip_special_tokens=True)
+        return text.split(stop, 1)[0].strip(), stop in text or len(generated) < max_tokens
+
+    def choose(self, turns: tuple[str, ...], choices: tuple[str, ...]) -> tuple[str, float]:
+        """See Model. Where the first token tells the choices apart, one pass over the prompt tells them all."""
+        prompt = self._prompt(turns)
+        written = [choice if self._chat else f" {choice}" for choice in choices]
+        answers = [self._tokenizer.encode(w, add_special_tokens=False, return_tensors="pt")[0] for w in written]
+        first = [int(answer[0]) for answer in answers]
+        if len(set(first)) == len(first):
+            scores = self._logprobs(prompt)[-1, first].tolist()
+        else:
+            scores = [self._score(prompt, answer.to(self._device)) for answer in answers]
+        best = max(scores)
+        return choices[scores.index(best)], 1 / sum(math.exp(score - best) for score in scores)
+
+    def _score(self, prompt: Any, answer: Any) -> float:
+        import torch
+
+        logprobs = self._logprobs(torch.cat([prompt, answer[None]], 1))[prompt.shape[1] - 1 : -1]
+        return float(logprobs.gather(1, answer[:, None]).sum())
+
+    def _logprobs(self, ids: Any) -> Any:
+        import torch
+
+        with torch.inference_mode():
+            return torch.log_softmax(self._model(ids).logits[0].float(), -1)
+
+    def _prompt(self, turns: Sequence[str]) -> Any:
+        if not self._chat:
+            return self._tokenizer.encode(running_text(turns), return_tensors="pt").to(self._device)
+        messages = [{"role": r, "content": t} for r, t in zip(cycle(("user", "assistant")), turns, strict=False)]
+        return self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=False
+        ).to(self._device)

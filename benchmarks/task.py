@@ -1,0 +1,87 @@
+"""Real text for the scenarios that need it: a labelled pool and sentences to annotate, and the job over them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import running
+from el4ner_ray.config import JobConfig, load
+from el4ner_ray.core.evaluation import evaluate
+from el4ner_ray.labelled import LabelledText, read_labelled
+from el4ner_ray.measure import ENSEMBLE, evaluate_run
+from el4ner_ray.schema import Entity
+
+DATA = Path(os.environ.get("EL4NER_DATA", "data"))
+
+
+@dataclass(frozen=True)
+class Task:
+    """Each text is one sentence. `fields` are those of the job's configuration file."""
+
+    fields: dict[str, Any]
+    config: JobConfig
+    pool: list[LabelledText]
+    gold: list[LabelledText]
+
+    @classmethod
+    def of(
+        cls, data: str, profile: str, models: Sequence[str], sentences: int, pool: int, **demonstrations: Any
+    ) -> Task:
+        """The first sentences of `$EL4NER_DATA/DATA/{train,dev}.jsonl`; all models of the profile if none is named."""
+        packaged = load(profile=profile, models=tuple(models))
+        fields: dict[str, Any] = {
+            "profile": profile,
+            "segmenter": "none",
+            "models": [model.model_dump(mode="json", exclude_unset=True) for model in packaged.models],
+            "verifier": packaged.verifier,
+            "demonstrations": demonstrations,
+        }
+        return cls(
+            fields,
+            load(profile=profile, overrides=fields),
+            read_labelled(str(DATA / data / "train.jsonl"), "pool")[:pool],
+            read_labelled(str(DATA / data / "dev.jsonl"), "gold")[:sentences],
+        )
+
+    def build_index(self, folder: Path) -> Path:
+        """The pool's index, where it is not there yet."""
+        index = folder / "index"
+        if not (index / "index.json").is_file():
+            pool = _write(folder / "pool.jsonl", self.pool)
+            running.el4ner(folder, "build-index", self.fields, "index", pool, "--output", index)
+        return index
+
+    def annotate(self, folder: Path, output: str, program: str = "el4ner_ray") -> running.Run:
+        """The pipeline over the sentences, as users run it."""
+        index, corpus = self.build_index(folder), _write(folder / "gold.jsonl", self.gold)
+        return running.annotate(folder, corpus, index, output, self.fields, program)
+
+    def f1_of_run(self, run: running.Run, folder: Path) -> float:
+        """Micro F1 of what `annotate` wrote."""
+        return evaluate_run(str(run.output), str(folder / "gold.jsonl"))[ENSEMBLE].micro.f1
+
+    def f1(self, entities: Sequence[Sequence[Entity]]) -> float:
+        """Micro F1 of the entities of each sentence that are kept."""
+        predicted = {
+            text.id: {(e.span.start, e.span.end, e.label) for e in found if e.kept}
+            for text, found in zip(self.gold, entities, strict=True)
+        }
+        return evaluate({text.id: text.typed for text in self.gold}, predicted).micro.f1
+
+
+def _write(file: Path, texts: Sequence[LabelledText]) -> Path:
+    rows: list[Mapping[str, Any]] = [
+        {
+            "id": text.id,
+            "text": text.text,
+            "entities": [{"start": e.start, "end": e.end, "type": e.type} for e in text.entities],
+        }
+        for text in texts
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file

@@ -1,0 +1,105 @@
+"""The runner of the benchmarks: floors decide its exit status, and everything that was measured is kept."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from benchmarks import bench
+from benchmarks.measured import Figure, Floor, ratios
+
+FIGURES = [
+    Figure("rate", "1/s", (90.0, 110.0, 100.0), 10),
+    Figure("rate", "1/s", (50.0,), 20),
+    Figure("loss", "", (0.5,)),
+]
+
+
+@pytest.mark.parametrize(
+    ("floor", "met"),
+    [
+        (Floor("rate", 10, at_least=100), True),
+        (Floor("rate", 10, at_least=100.1), False),
+        (Floor("rate", 20, at_least=100), False),
+        (Floor("loss", at_most=0.5), True),
+        (Floor("loss", at_most=0.4), False),
+        (Floor("loss", 10, at_most=1), False),
+        (Floor("rate", at_least=0), False),
+        (Floor("never measured", at_least=0), False),
+    ],
+)
+def test_floors(floor: Floor, met: bool) -> None:
+    assert floor.met(FIGURES) is met
+
+
+@pytest.mark.parametrize("bounds", [{}, {"at_least": 1.0, "at_most": 2.0}])
+def test_a_floor_has_one_bound(bounds: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="either at_least or at_most"):
+        Floor("rate", **bounds)
+
+
+def test_ratios_pair_the_repetitions() -> None:
+    assert ratios((2.0, 9.0), (1.0, 3.0)) == (2.0, 3.0)
+
+
+def test_the_file_holds_what_the_scenarios_take() -> None:
+    for name, scenario in bench.read(bench.SCENARIOS).items():
+        module = importlib.import_module(f"benchmarks.{name}")
+        assert set(msgspec.to_builtins(msgspec.convert(scenario.workload, module.Workload))) == set(scenario.workload)
+
+
+@pytest.mark.parametrize(
+    ("only", "changes", "named"),
+    [
+        (["nothing"], [], "'nothing'"),
+        ([], ["retrieval.seeds=1"], "retrieval.seeds"),
+        ([], ["retrieval.seed"], "retrieval.seed"),
+        (["retrieval"], ["replicas.repeats=1"], "replicas.repeats"),
+    ],
+)
+def test_wrong_names_are_told(only: list[str], changes: list[str], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        bench.chosen(bench.read(bench.SCENARIOS), only, changes)
+
+
+def test_table_tells_what_is_missed_and_what_was_not_measured() -> None:
+    console = Console(width=140, record=True)
+    floors = [Floor("rate", 10, at_least=200), Floor("loss", at_most=1), Floor("gone", at_most=1)]
+    console.print(bench.table(FIGURES, floors))
+    lines = [line for line in console.export_text().splitlines() if line.startswith("│")]
+    assert [("missed" in line, "kept" in line) for line in lines] == [
+        (True, False),
+        (False, False),
+        (False, True),
+        (True, False),
+    ]
+    assert "100" in lines[0]
+    assert "90 to 110 (3)" in lines[0]
+
+
+@pytest.mark.parametrize(("at_least", "status"), [(1, 0), (10**12, 1)])
+def test_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_least: int, status: int) -> None:
+    file = tmp_path / "scenarios.yaml"
+    workload = "{pools: [20], sentences: 8, checked: 8, repeats: 2, seed: 1}"
+    floor = f"{{figure: sentences a second, at: 20, at_least: {at_least}}}"
+    file.write_text(f"retrieval: {{about: a small one, workload: {workload}, floors: [{floor}]}}", "utf-8")
+    monkeypatch.setattr(bench, "SCENARIOS", file)
+    app = bench.typer.Typer()
+    app.command()(bench.main)
+    done = CliRunner().invoke(app, ["--only", "retrieval", "--set", "retrieval.seed=2", "--out", str(tmp_path / "out")])
+    assert done.exit_code == status, done.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert {"cpu", "cores", "versions", "commit"} <= results["environment"].keys()
+    [scenario] = results["scenarios"].values()
+    assert scenario["workload"]["seed"] == 2
+    assert len(scenario["missed"]) == status
+    by_name = {figure["name"]: figure["values"] for figure in scenario["figures"]}
+    assert len(by_name["sentences a second"]) == 2
+    assert by_name["different from the reference"] == [0.0]
+    assert (tmp_path / "out" / "retrieval.png").read_bytes().startswith(b"\x89PNG")
