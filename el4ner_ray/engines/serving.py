@@ -89,10 +89,9 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
             request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
         ),
     }
-    parallel = model.engine.get("tensor_parallel_size", 1) * model.engine.get("pipeline_parallel_size", 1)
-    if parallel > 1:
+    if model.parallel > 1:
         # vLLM's own workers take the GPUs, one bundle each, on one node where that is possible.
-        bundles = [{"CPU": model.cpus, "GPU": 1.0}] + [{"GPU": 1.0}] * (parallel - 1)
+        bundles = [{"CPU": model.cpus, "GPU": 1.0}] + [{"GPU": 1.0}] * (model.parallel - 1)
         options |= {"placement_group_bundles": bundles, "placement_group_strategy": "PACK"}
         actor["num_gpus"] = 0
     return options | {"ray_actor_options": actor}
