@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import ray
 from ray import serve
+from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from el4ner_ray.config import JobConfig, ModelConfig
@@ -169,12 +170,17 @@ def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
     return ([together] if together else []) + [[model] for model in apart]
 
 
+def engine_deployment(config: JobConfig, model: ModelConfig, prefix: str) -> Application:
+    """What Serve runs for a model: replicas that compute the `prefix` of the job's prompts when they start."""
+    options = deployment_options(config, model, environments(config)[model.name])
+    return serve.deployment(EngineReplica).options(**options).bind(config, model, prefix)
+
+
 def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
     """Deploy every model and wait until all have computed the `prefix` of the job's prompts.
 
     Raises FatalError, naming the model, when one does not come up.
     """
-    environment = environments(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
     for models in start_order(config.models):
@@ -182,9 +188,7 @@ def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
         began = time.perf_counter()
         targets = [
             serve.RunTarget(
-                target=serve.deployment(EngineReplica)
-                .options(**deployment_options(config, model, environment[model.name]))
-                .bind(config, model, prefix),
+                target=engine_deployment(config, model, prefix),
                 name=application_name(model.name),
                 route_prefix=None,
             )
