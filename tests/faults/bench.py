@@ -60,7 +60,7 @@ class Bench:
         config = self.folder / f"{output.name}.yaml"
         config.write_text(yaml.safe_dump(settings))
         arguments = ("annotate", self.corpus, "--pool", self.index, "--pool-spans", "gold", "--profile", "fake")
-        return Annotation(_command(*arguments, "--output", output, "--config", config), output, environment or {})
+        return Annotation(command(*arguments, "--output", output, "--config", config), output, environment or {})
 
     def finish(self, output: Path, **more: Any) -> Annotation:
         """The same to its end, which must be a good one."""
@@ -156,7 +156,8 @@ def run_file(output: Path) -> dict[str, Any]:
     return content
 
 
-def _command(*arguments: str | Path) -> list[str]:
+def command(*arguments: str | Path) -> list[str]:
+    """The words that run the command line."""
     return [sys.executable, "-m", "el4ner_ray", *map(str, arguments)]
 
 

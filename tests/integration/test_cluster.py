@@ -1,0 +1,101 @@
+"""Four nodes on this machine, their GPUs declared: placement as configured; a node lost and another one added."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from ray._private import state
+from ray.cluster_utils import Cluster
+
+from tests.conftest import write_jsonl
+from tests.faults.bench import Annotation, Difference, command, compare, files
+
+pytestmark = pytest.mark.timeout(280)
+
+MODELS = ("fake-a", "fake-b", "fake-c")
+DOCUMENTS = 96
+
+
+@pytest.fixture(scope="module")
+def four_nodes() -> Iterator[Cluster]:
+    """A head for the stages and three nodes with a GPU each; this process is one of its drivers."""
+    node = {"object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args=node | {"num_cpus": 2, "include_dashboard": False})
+    for _ in MODELS:
+        cluster.add_node(wait=False, num_cpus=1, num_gpus=1, **node)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def replicas() -> dict[str, str]:
+    """Id of the node of each living engine, by its model."""
+    return {
+        actor["Name"].rsplit("#", 2)[1]: actor["Address"]["NodeID"]
+        for actor in state.actors().values()
+        if actor["State"] == "ALIVE" and actor["Name"].startswith("SERVE_REPLICA::el4ner-")
+    }
+
+
+def free_gpus() -> float:
+    return float(ray.available_resources().get("GPU", 0))
+
+
+class Job:
+    """`el4ner annotate` on the cluster, with a GPU for each model."""
+
+    def __init__(self, folder: Path, index: Path, address: str) -> None:
+        texts = (f"Anna Berg met Ben in Oslo, year {i}." for i in range(DOCUMENTS))
+        corpus = write_jsonl(folder / "in.jsonl", [{"id": str(i), "text": text} for i, text in enumerate(texts)])
+        settings: dict[str, Any] = {
+            "models": [{"name": name, "source": "fake", "gpus": 1, "cpus": 0.1} for name in MODELS],
+            "fake": {"latency_ms": 400},
+            "limits": {"batch_documents": 4, "batches_in_flight": 2, "documents_per_file": 8, "retries": 12},
+        }
+        (folder / "job.yaml").write_text(yaml.safe_dump(settings))
+        self._arguments = ("annotate", corpus, "--pool", index, "--pool-spans", "gold", "--profile", "fake")
+        self._config, self._address = folder / "job.yaml", address
+
+    def start(self, output: Path) -> Annotation:
+        line = command(*self._arguments, "--config", self._config, "--output", output)
+        return Annotation(line, output, {"RAY_ADDRESS": self._address})
+
+
+def test_a_gpu_a_model_and_a_lost_node_changes_nothing(four_nodes: Cluster, gold_index: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path, gold_index, four_nodes.address)
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    assert free_gpus() == 3
+
+    run = job.start(undisturbed)
+    until(lambda: replicas().keys() == set(MODELS))
+    with_gpus = {node.node_id for node in four_nodes.worker_nodes}
+    assert set(replicas().values()) == with_gpus  # three engines on three nodes: one each
+    assert free_gpus() == 0
+    assert run.wait(120) == 0, run.told()
+    until(lambda: free_gpus() == 3)
+
+    run = job.start(disturbed)
+    until(lambda: bool(files(disturbed)))
+    committed = len(files(disturbed))
+    (lost,) = [node for node in four_nodes.worker_nodes if node.node_id == replicas()["fake-b"]]
+    four_nodes.remove_node(lost, allow_graceful=False)
+    added = four_nodes.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20)
+    until(lambda: replicas().get("fake-b") == added.node_id)
+    assert run.wait(120) == 0, run.told()
+    assert committed < len(files(disturbed))
+    assert compare(disturbed, undisturbed) == Difference(0, 0, 0)
