@@ -22,6 +22,7 @@ from tests.conftest import ROOT, write_jsonl
 
 pytestmark = pytest.mark.timeout(500)
 
+FAKE = ("--profile", "fake", "--pool-spans", "gold")
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -74,6 +75,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     head.communicate(timeout=60)
 
 
+@pytest.fixture(scope="module")
+def index(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index that a job built."""
+    folder, pool = tmp_path_factory.mktemp("jobs") / "index", ROOT / "examples" / "pool.jsonl"
+    logs = cluster.submit(sys.executable, ROOT / "jobs" / "build_index.py", pool, "--output", folder, *FAKE)
+    assert "index of 201 sentences" in logs
+    return folder
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 180
     while not condition():
@@ -85,25 +95,20 @@ def committed(output: Path) -> list[Path]:
     return sorted((output / "annotations").glob("*.parquet"))
 
 
-def test_index_annotate_stop_resume_and_evaluate_as_jobs(cluster: Cluster, tmp_path: Path) -> None:
+def test_annotate_stop_resume_and_evaluate_as_jobs(cluster: Cluster, index: Path, tmp_path: Path) -> None:
     gold = [
         {"id": str(i), "text": f"Anna met Ben {i}.", "entities": [{"start": 0, "end": 4, "type": "person"}]}
         for i in range(40)
     ]
     corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": row["id"], "text": row["text"]} for row in gold])
-    index, output = tmp_path / "index", tmp_path / "out"
-    pool, profile = ROOT / "examples" / "pool.jsonl", ("--profile", "fake", "--pool-spans", "gold")
-    logs = cluster.submit(sys.executable, ROOT / "jobs" / "build_index.py", pool, "--output", index, *profile)
-    assert "index of 201 sentences" in logs
-
-    config = tmp_path / "job.yaml"
+    config, output = tmp_path / "job.yaml", tmp_path / "out"
     limits = {"batch_documents": 2, "batches_in_flight": 1, "documents_per_file": 2}
     config.write_text(yaml.safe_dump({"limits": limits, "fake": {"latency_ms": 1000}}))
-    annotate = (sys.executable, ROOT / "jobs" / "annotate.py", corpus, "--pool", index, "--output", output, *profile)
+    annotate = (sys.executable, ROOT / "jobs" / "annotate.py", corpus, "--pool", index, "--output", output, *FAKE)
     cluster.ray("submit", "--no-wait", "--submission-id=stopped", "--", *annotate, "--config", config)
     wait_for(lambda: bool(committed(output)))
     cluster.ray("stop", "stopped")
-    assert "STOPPED" in cluster.ray("status", "stopped")
+    assert "was stopped" in cluster.ray("status", "stopped")
     kept = {path: path.read_bytes() for path in committed(output)}
     assert 0 < sum(pq.read_metadata(path).num_rows for path in kept) < 40
 
@@ -118,10 +123,10 @@ def test_index_annotate_stop_resume_and_evaluate_as_jobs(cluster: Cluster, tmp_p
     assert "all types" in cluster.submit(*evaluate)
 
 
-def test_bench_prints_what_it_measured(cluster: Cluster, gold_index: Path, tmp_path: Path) -> None:
+def test_bench_prints_what_it_measured(cluster: Cluster, index: Path, tmp_path: Path) -> None:
     corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": str(i), "text": f"Anna met Ben {i}."} for i in range(20)])
-    bench = (sys.executable, ROOT / "jobs" / "bench.py", corpus, "--pool", gold_index, "--output", tmp_path / "out")
-    logs = cluster.submit(*bench, "--profile", "fake", "--pool-spans", "gold", "--quiet")
+    bench = (sys.executable, ROOT / "jobs" / "bench.py", corpus, "--pool", index, "--output", tmp_path / "out")
+    logs = cluster.submit(*bench, *FAKE, "--quiet")
     told = json.loads(logs[logs.index("\n{\n") : logs.rindex("\n}\n") + 3])
     assert told["documents"]["ok"] == 20
     assert told["sentences_per_second"] > 0
