@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 import msgspec
 import ray
 from ray import serve
+from ray._private import state
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
@@ -183,6 +185,7 @@ def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    stop_left_behind(say)
     for models in start_order(config.models):
         say(f"starting engines: {', '.join(model.name for model in models)}")
         began = time.perf_counter()
@@ -199,6 +202,20 @@ def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
         except RuntimeError as error:
             raise FatalError(_reason(models, error)) from error
         say(f"engines are ready after {time.perf_counter() - began:.0f} s")
+
+
+def left_behind(applications: Iterable[str], ended_jobs: Set[str]) -> list[str]:
+    """Which of Serve's applications are engines of jobs, by their ids, that have ended."""
+    of_jobs = ((name, re.fullmatch(r"el4ner-([0-9a-f]{8})-.+", name)) for name in applications)
+    return [name for name, found in of_jobs if found and found[1] in ended_jobs]
+
+
+def stop_left_behind(say: Callable[[str], None]) -> None:
+    """Shut down the engines of jobs that were killed, or lost with their node: they would hold their GPUs for ever."""
+    ended = {job["JobID"] for job in state.jobs() if job["IsDead"]}
+    for name in left_behind(serve.status().applications, ended):
+        say(f"ending {name}, which a killed job had left behind")
+        serve.delete(name)
 
 
 def _reason(models: list[ModelConfig], error: RuntimeError) -> str:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,13 @@ class Cluster:
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
         return done.stdout + done.stderr
 
+    def applications(self) -> list[str]:
+        """Names of what Ray Serve runs."""
+        request = urllib.request.Request(f"{self.address}/api/serve/applications/")
+        request.add_header("Authorization", f"Bearer {self.environment['RAY_AUTH_TOKEN']}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return list(json.load(answer)["applications"])
+
     def submit(self, *entrypoint: object) -> str:
         """The logs of a job that is submitted and waited for."""
         return self.ray("submit", "--", *entrypoint)
@@ -56,7 +64,8 @@ def free_port() -> int:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one node, started as on a head node, with a token."""
     ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = os.environ | token | {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # as in cluster.yaml
     command = [
         RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1",
         "--node-ip-address=127.0.0.1", "--object-store-memory=300000000",
@@ -107,8 +116,11 @@ def test_annotate_stop_resume_and_evaluate_as_jobs(cluster: Cluster, index: Path
     annotate = (sys.executable, ROOT / "jobs" / "annotate.py", corpus, "--pool", index, "--output", output, *FAKE)
     cluster.ray("submit", "--no-wait", "--submission-id=stopped", "--", *annotate, "--config", config)
     wait_for(lambda: bool(committed(output)))
+    assert len(cluster.applications()) == 3
     cluster.ray("stop", "stopped")
     assert "was stopped" in cluster.ray("status", "stopped")
+    # Engines that a stopped job leaves behind would hold their GPUs for ever.
+    wait_for(lambda: cluster.applications() == [])
     kept = {path: path.read_bytes() for path in committed(output)}
     assert 0 < sum(pq.read_metadata(path).num_rows for path in kept) < 40
 

@@ -233,6 +233,7 @@ def test_cluster_file_has_a_token_and_shows_nothing() -> None:
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token " in command for command in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert "RAY_JOB_STOP_WAIT_TIME_S=60 " in starts[0]
     assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
 
 
