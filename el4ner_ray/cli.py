@@ -316,11 +316,11 @@ def plan(
 
     Example: `el4ner plan --gpus 8 --profile paper --documents 1000000 --sentences-per-document 20 --price-per-hour 3`
     """
-    from el4ner_ray.plan import Request, config_of, plan_tables, planned, planned_fields
+    from el4ner_ray.plan import Wanted, config_of, plan_tables, planned, planned_fields
 
-    request = Request(gpus, cores, documents, sentences_per_document, price_per_hour)
+    wanted = Wanted(gpus, cores, documents, sentences_per_document, price_per_hour)
     settings = config_of(run) if run and not (config or profile or models) else _load(config, profile, models, {})
-    layout, corpus = planned(request, settings, run)
+    layout, corpus = planned(wanted, settings, run)
     if as_json:
         told = {"plan": layout.to_json(), "corpus": corpus and corpus.to_json()}
         typer.echo(json.dumps(told, indent=2))

@@ -1,7 +1,7 @@
 """How many replicas of each model, how fast, how long and for how much: `el4ner plan`, before anything is started.
 
-A sentence takes what it takes its bottleneck: `max_m cost(m) / replicas(m)`, where a model's cost is in seconds of a
-replica (on cores: of a core); see costs.py.
+Sentences come as fast as the bottleneck lets them, one in `max_m cost(m) / replicas(m)` seconds, where the cost of a
+model is in seconds of a replica, or of a core; see costs.py.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Bill:
 
 
 @dataclass(frozen=True)
-class Request:
+class Wanted:
     """What is asked: the machine, and the corpus, both as the options of `el4ner plan`."""
 
     gpus: int | None = None
@@ -80,7 +80,7 @@ class Request:
     price_per_hour: float | None = None
 
 
-def planned(request: Request, config: JobConfig, run: str | None) -> tuple[Plan, Bill | None]:
+def planned(wanted: Wanted, config: JobConfig, run: str | None) -> tuple[Plan, Bill | None]:
     """The plan, and what the corpus takes where one is named; at the speed of the finished run in `run`, if given.
 
     Raises UsageError, naming the option and the mend.
@@ -89,10 +89,10 @@ def planned(request: Request, config: JobConfig, run: str | None) -> tuple[Plan,
     known = measured(_run_of(run), run) if run else None
     costs = _costs_of(config, known, run)
     if without_gpus:
-        plan = plan_cores(config, costs, _wanted("cores", request.cores, "gpus", request.gpus))
+        plan = plan_cores(config, costs, _number("cores", wanted.cores, "gpus", wanted.gpus))
     else:
-        plan = plan_gpus(config, costs, _wanted("gpus", request.gpus, "cores", request.cores))
-    return plan, _bill_of(request, plan, known)
+        plan = plan_gpus(config, costs, _number("gpus", wanted.gpus, "cores", wanted.cores))
+    return plan, _bill_of(wanted, plan, known)
 
 
 def config_of(run: str) -> JobConfig:
@@ -115,21 +115,21 @@ def _costs_of(config: JobConfig, known: Measured | None, run: str | None) -> Cos
     return {name: known.costs[name] for name in config.model_names}
 
 
-def _wanted(name: str, value: int | None, other: str, excluded: int | None) -> int:
+def _number(name: str, value: int | None, other: str, excluded: int | None) -> int:
     if value is None or excluded is not None:
         kind = "GPUs" if name == "gpus" else "cores of one machine"
         raise UsageError(f"--{other if excluded else name}: these models run on {kind}; give --{name}, not --{other}")
     return value
 
 
-def _bill_of(request: Request, plan: Plan, known: Measured | None) -> Bill | None:
-    if request.documents is None:
+def _bill_of(wanted: Wanted, plan: Plan, known: Measured | None) -> Bill | None:
+    if wanted.documents is None:
         return None
-    a_document = request.sentences_per_document or (known and known.sentences_per_document)
+    a_document = wanted.sentences_per_document or (known and known.sentences_per_document)
     if not a_document:
         raise UsageError("--sentences-per-document: not given, and no --run that tells it; give one of them")
     startup = known.startup_seconds if known else 0.0
-    return bill(plan, round(request.documents * a_document), startup, request.price_per_hour)
+    return bill(plan, round(wanted.documents * a_document), startup, wanted.price_per_hour)
 
 
 def plan_gpus(config: JobConfig, costs: Costs, gpus: int) -> Plan:
