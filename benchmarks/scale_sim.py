@@ -149,7 +149,8 @@ def simulate(config: JobConfig, gpus: int, sentences: int, in_flight: int, actor
     """The steady state: `COUNTED` fillings of the pipeline after `WARM` others, at the speed of the engines alone."""
     plan = plan_gpus(config, stated(config), gpus)
     cluster = Cluster(config, plan, sentences, in_flight, actors, costs)
-    filling = in_flight * actors * sentences / plan.sentences_per_second
+    longest = sentences * max(model.cost_seconds for model in plan.models)  # that a batch is computed, not waiting
+    filling = max(longest, in_flight * actors * sentences / plan.sentences_per_second)
     cluster.environment.process(cluster.feed())
     cluster.environment.run(until=WARM * filling)
     before, worked = cluster.done, dict(cluster.worked)
