@@ -1,20 +1,25 @@
-"""Four nodes on this machine, their GPUs declared: placement as configured; a node lost and another one added."""
+"""Four nodes on this machine, their GPUs declared: placement as configured; a node lost, one added; a service."""
 
 from __future__ import annotations
 
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import ray
 import yaml
+from ray import serve
 from ray._private import state
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.cluster_utils import Cluster
 
+from el4ner_ray.engines import serving
+from el4ner_ray.serve.declared import JOB, Served, api, engine
 from tests.conftest import write_jsonl
 from tests.faults.bench import Annotation, Difference, command, compare, files
 
@@ -25,10 +30,10 @@ DOCUMENTS = 96
 NODE = {"object_store_memory": 80 << 20}
 
 
-@pytest.fixture
-def token(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def token() -> Iterator[None]:
     """A token of Ray for this process and all that it starts."""
-    with monkeypatch.context() as environment:
+    with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "token")
         environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         reset_auth_token_state()
@@ -36,7 +41,7 @@ def token(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     reset_auth_token_state()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def four_nodes(token: None) -> Iterator[Cluster]:
     """A head for the stages and three nodes with a GPU each; this process is one of its drivers."""
     cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 2, "include_dashboard": False})
@@ -49,6 +54,12 @@ def four_nodes(token: None) -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -116,3 +127,21 @@ def test_a_gpu_for_each_model_and_a_lost_node_changes_nothing(
     assert run.wait(120) == 0, run.told()
     assert committed < len(files(disturbed))
     assert compare(disturbed, undisturbed) == Difference(0, 0, 0)
+
+
+@pytest.mark.usefixtures("four_nodes")
+def test_a_declared_service_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EL4NER_API_KEY", "k3y")
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    engines = {serving.application_name(name, JOB): engine(Served(profile="fake", model=name)) for name in MODELS}
+    for name, application in engines.items():
+        serve.run(application, name=name, route_prefix=None)
+    serve.run(api(Served(profile="fake")), name=serving.application_name("_api", JOB), route_prefix="/")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=60) as client:
+        assert client.get("/health").json()["models"] == dict.fromkeys(MODELS, "RUNNING")
+        asked = {"texts": ["Anna met Ben."], "labels": {"person": "named people", "place": "cities and rivers"}}
+        assert client.post("/annotate", json=asked).status_code == 401
+        answer = client.post("/annotate", json=asked, headers={"Authorization": "Bearer k3y"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["documents"][0]["status"] == "ok"
