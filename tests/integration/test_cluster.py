@@ -26,7 +26,7 @@ from tests.faults.bench import Annotation, Difference, command, compare, files
 pytestmark = pytest.mark.timeout(280)
 
 MODELS = ("fake-a", "fake-b", "fake-c")
-DOCUMENTS = 96
+DOCUMENTS = 64
 NODE = {"object_store_memory": 80 << 20}
 
 
@@ -102,6 +102,25 @@ class Job:
         return Annotation(line, output, {"RAY_ADDRESS": self._address})
 
 
+@pytest.mark.usefixtures("four_nodes")
+def test_a_declared_service_answers(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setenv("EL4NER_API_KEY", "k3y")
+    port = free_port()
+    request.addfinalizer(serve.shutdown)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    engines = {serving.application_name(name, JOB): engine(Served(profile="fake", model=name)) for name in MODELS}
+    for name, application in engines.items():
+        serve.run(application, name=name, route_prefix=None)
+    serve.run(api(Served(profile="fake")), name=serving.application_name("_api", JOB), route_prefix="/")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=60) as client:
+        assert client.get("/health").json()["models"] == dict.fromkeys(MODELS, "RUNNING")
+        asked = {"texts": ["Anna met Ben."], "labels": {"person": "named people", "place": "cities and rivers"}}
+        assert client.post("/annotate", json=asked).status_code == 401
+        answer = client.post("/annotate", json=asked, headers={"Authorization": "Bearer k3y"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["documents"][0]["status"] == "ok"
+
+
 def test_a_gpu_for_each_model_and_a_lost_node_changes_nothing(
     four_nodes: Cluster, gold_index: Path, tmp_path: Path
 ) -> None:
@@ -127,21 +146,3 @@ def test_a_gpu_for_each_model_and_a_lost_node_changes_nothing(
     assert run.wait(120) == 0, run.told()
     assert committed < len(files(disturbed))
     assert compare(disturbed, undisturbed) == Difference(0, 0, 0)
-
-
-@pytest.mark.usefixtures("four_nodes")
-def test_a_declared_service_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EL4NER_API_KEY", "k3y")
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    engines = {serving.application_name(name, JOB): engine(Served(profile="fake", model=name)) for name in MODELS}
-    for name, application in engines.items():
-        serve.run(application, name=name, route_prefix=None)
-    serve.run(api(Served(profile="fake")), name=serving.application_name("_api", JOB), route_prefix="/")
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=60) as client:
-        assert client.get("/health").json()["models"] == dict.fromkeys(MODELS, "RUNNING")
-        asked = {"texts": ["Anna met Ben."], "labels": {"person": "named people", "place": "cities and rivers"}}
-        assert client.post("/annotate", json=asked).status_code == 401
-        answer = client.post("/annotate", json=asked, headers={"Authorization": "Bearer k3y"})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["documents"][0]["status"] == "ok"
