@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -287,6 +288,50 @@ def export(
     for note in summary.notes:
         say(note)
     out.print(f"from {summary.documents} documents with {summary.entities} entities: {output}", soft_wrap=True)
+
+
+@app.command()
+def plan(
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs for the engines.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Cores of the machine, for models without a GPU.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Output of a finished run: the speed that it measured.")
+    ] = None,
+    documents: Annotated[int | None, typer.Option(min=1, help="Documents of the corpus.")] = None,
+    sentences_per_document: Annotated[
+        float | None, typer.Option(min=0.001, help="Of the corpus; default: those of --run.")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Of a GPU; with --cores, of the machine. Any currency.")
+    ] = None,
+    config: ConfigFile = None,
+    profile: Profile = None,
+    models: Models = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML file to write, for `annotate --config`.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the tables.")] = False,
+) -> None:
+    """How many replicas of each model, how fast, how long and for how much; starts nothing.
+
+    Example: `el4ner plan --gpus 8 --profile paper --documents 1000000 --sentences-per-document 20 --price-per-hour 3`
+    """
+    from el4ner_ray.plan import Wanted, config_of, plan_tables, planned, planned_fields
+
+    wanted = Wanted(gpus, cores, documents, sentences_per_document, price_per_hour)
+    settings = config_of(run) if run and not (config or profile or models) else _load(config, profile, models, {})
+    layout, corpus = planned(wanted, settings, run)
+    if as_json:
+        told = {"plan": layout.to_json(), "corpus": corpus and corpus.to_json()}
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        for table in plan_tables(layout, corpus):
+            out.print(table)
+        for note in layout.notes:
+            out.print(f"note: {note}", soft_wrap=True)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(yaml.safe_dump(planned_fields(settings, layout), sort_keys=False), "utf-8")
 
 
 @app.command()

@@ -25,6 +25,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Rates(_Section):
+    """Tokens that one replica works through in a second, for `el4ner plan` where no run was measured."""
+
+    prompt: float = Field(
+        gt=0, description="Tokens of prompts read in a second, those from the prefix cache not counted."
+    )
+    generated: float = Field(gt=0, description="Tokens generated in a second, of all requests at once.")
+
+
 class ModelConfig(_Section):
     """One member of the ensemble."""
 
@@ -39,10 +48,22 @@ class ModelConfig(_Section):
         description="Without a GPU: this model's share of the machine's cores, relative to the other models'.",
     )
     replicas: int = Field(1, ge=1, description="Engines of this model.")
+    rates: Rates | None = Field(None, description="Speed of a replica, for `el4ner plan` without a measured run.")
     chat_template: bool = Field(False, description="Ask through the model's chat template instead of as running text.")
     stop_token_ids: tuple[int, ...] = Field((), description="Further token ids that end an answer.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model. Know whose it is.")
     engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, passed through to vLLM.")
+
+    @property
+    def parallel(self) -> int:
+        """Workers of vLLM in one replica, each on a GPU of its own when there are several."""
+        tensor, pipeline = (self.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
+        return int(tensor) * int(pipeline)
+
+    @property
+    def gpus_of_replica(self) -> float:
+        """GPUs that one replica takes; `gpus` is not read where there are several."""
+        return self.gpus if self.parallel == 1 else float(self.parallel)
 
 
 class Demonstrations(_Section):
@@ -292,7 +313,7 @@ _NOT_IN_FINGERPRINT: Any = {
         "retries",
     },
     "fake": {"latency_ms", "failure_rate", "hang_after"},
-    "models": {"__all__": {"gpus", "cpus", "core_share", "replicas"}},
+    "models": {"__all__": {"gpus", "cpus", "core_share", "replicas", "rates"}},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -300,6 +301,7 @@ def _header(config: JobConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "status": "running",
         "engine": config.engine,
+        "cores": len(os.sched_getaffinity(0)),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config.model_dump(mode="json"),
         "fingerprint": fingerprint(fields),

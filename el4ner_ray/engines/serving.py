@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 import msgspec
 import ray
 from ray import serve
+from ray._private import state
+from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from el4ner_ray.config import JobConfig, ModelConfig
@@ -91,10 +94,9 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
             request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
         ),
     }
-    parallel = model.engine.get("tensor_parallel_size", 1) * model.engine.get("pipeline_parallel_size", 1)
-    if parallel > 1:
+    if model.parallel > 1:
         # vLLM's own workers take the GPUs, one bundle each, on one node where that is possible.
-        bundles = [{"CPU": model.cpus, "GPU": 1.0}] + [{"GPU": 1.0}] * (parallel - 1)
+        bundles = [{"CPU": model.cpus, "GPU": 1.0}] + [{"GPU": 1.0}] * (model.parallel - 1)
         options |= {"placement_group_bundles": bundles, "placement_group_strategy": "PACK"}
         actor["num_gpus"] = 0
     return options | {"ray_actor_options": actor}
@@ -172,22 +174,26 @@ def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
     return ([together] if together else []) + [[model] for model in apart]
 
 
+def engine_deployment(config: JobConfig, model: ModelConfig, prefix: str) -> Application:
+    """What Serve runs for a model: replicas that compute the `prefix` of the job's prompts when they start."""
+    options = deployment_options(config, model, environments(config)[model.name])
+    return serve.deployment(EngineReplica).options(**options).bind(config, model, prefix)
+
+
 def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
     """Deploy every model and wait until all have computed the `prefix` of the job's prompts.
 
     Raises FatalError, naming the model, when one does not come up.
     """
-    environment = environments(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    stop_left_behind(say)
     for models in start_order(config.models):
         say(f"starting engines: {', '.join(model.name for model in models)}")
         began = time.perf_counter()
         targets = [
             serve.RunTarget(
-                target=serve.deployment(EngineReplica)
-                .options(**deployment_options(config, model, environment[model.name]))
-                .bind(config, model, prefix),
+                target=engine_deployment(config, model, prefix),
                 name=application_name(model.name),
                 route_prefix=None,
             )
@@ -198,6 +204,20 @@ def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
         except RuntimeError as error:
             raise FatalError(_reason(models, error)) from error
         say(f"engines are ready after {time.perf_counter() - began:.0f} s")
+
+
+def left_behind(applications: Iterable[str], ended_jobs: Set[str]) -> list[str]:
+    """Which of Serve's applications are engines of jobs, by their ids, that have ended."""
+    of_jobs = ((name, re.fullmatch(r"el4ner-([0-9a-f]{8})-.+", name)) for name in applications)
+    return [name for name, found in of_jobs if found and found[1] in ended_jobs]
+
+
+def stop_left_behind(say: Callable[[str], None]) -> None:
+    """Shut down the engines of jobs that were killed, or lost with their node: they would hold their GPUs for ever."""
+    ended = {job["JobID"] for job in state.jobs() if job["IsDead"]}
+    for name in left_behind(serve.status().applications, ended):
+        say(f"ending {name}, which a killed job had left behind")
+        serve.delete(name)
 
 
 def _reason(models: list[ModelConfig], error: RuntimeError) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve import Deployment
 
 from el4ner_ray import cluster
 from el4ner_ray.calibration import operating_point, read_fusion
@@ -92,11 +93,9 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
     check_assets(config)
     if config.method == "calibrated" and not pool_folder:
         raise UsageError("method: calibrated is learnt from a pool; name its index with --pool, or use --method paper")
-    pool = _served_pool(config, pool_folder) if pool_folder else None
+    pool = served_pool(config, pool_folder) if pool_folder else None
     address.check()
-    key = os.environ.get(API_KEY)
-    if key and not key.isascii():
-        raise UsageError(f"{API_KEY}: clients encode other characters than ASCII in different ways; use ASCII alone")
+    key = api_key()
     labels = pool.labels if pool else config.labels or {}
     with cluster.session():
         try:
@@ -106,7 +105,7 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
                 logging_config={"log_level": "WARNING", "enable_access_log": False},
             )
             serving.start(config, Prompts(config.prompts, labels).prefix, say)
-            _deploy(config, pool, limits, key_digest(key) if key else None)
+            _deploy(config, pool, limits, key)
             _check_reachable(address)
             say(f"listening on {address}{'' if key else f'; anybody who reaches it may ask ({API_KEY} is not set)'}")
             _wait()
@@ -117,7 +116,16 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
         _stop(config, wait=True)
 
 
-def _served_pool(config: JobConfig, folder: str) -> ServedPool:
+def api_key() -> bytes | None:
+    """Digest of the key in the environment; None where there is none. Raises UsageError."""
+    key = os.environ.get(API_KEY)
+    if key and not key.isascii():
+        raise UsageError(f"{API_KEY}: clients encode other characters than ASCII in different ways; use ASCII alone")
+    return key_digest(key) if key else None
+
+
+def served_pool(config: JobConfig, folder: str) -> ServedPool:
+    """The index in `folder`, with what was learnt from it. Raises UsageError."""
     if not (Path(folder) / "index.json").is_file():
         raise UsageError(f"--pool {folder}: is not an index; build one with `el4ner index POOL --output DIR`")
     pool = open_pool(config, str(Path(folder).absolute()), index="")
@@ -136,8 +144,9 @@ def _name() -> str:
     return serving.application_name("_api")  # no model can be called that
 
 
-def _deploy(config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None) -> None:
-    deployment = serve.deployment(serve.ingress()(Api)).options(
+def api_deployment() -> Deployment:
+    """One replica of the API; bind it to the arguments of `Api`."""
+    return serve.deployment(serve.ingress()(Api)).options(
         name="api",
         num_replicas=1,
         max_ongoing_requests=_ONGOING_REQUESTS,
@@ -145,9 +154,12 @@ def _deploy(config: JobConfig, pool: ServedPool | None, limits: Limits, key: byt
         max_constructor_retry_count=1,
         ray_actor_options={"num_cpus": 0.1},
     )
+
+
+def _deploy(config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None) -> None:
     job = ray.get_runtime_context().get_job_id()
     try:
-        serve.run(deployment.bind(config, pool, limits, key, job), name=_name(), route_prefix="/")
+        serve.run(api_deployment().bind(config, pool, limits, key, job), name=_name(), route_prefix="/")
     except RuntimeError as error:
         raise FatalError(f"the API does not start: {error}") from error
 

@@ -61,7 +61,7 @@ class Bench:
         config.write_text(yaml.safe_dump(settings))
         arguments = ("annotate", self.corpus, "--pool", self.index, "--pool-spans", "gold")
         arguments += ("--profile", self.profile)
-        return Annotation(_command(*arguments, "--output", output, "--config", config), output, environment or {})
+        return Annotation(command(*arguments, "--output", output, "--config", config), output, environment or {})
 
     def finish(self, output: Path, **more: Any) -> Annotation:
         """The same to its end, which must be a good one."""
@@ -157,7 +157,8 @@ def run_file(output: Path) -> dict[str, Any]:
     return content
 
 
-def _command(*arguments: str | Path) -> list[str]:
+def command(*arguments: str | Path) -> list[str]:
+    """The words that run the command line."""
     return [sys.executable, "-m", "el4ner_ray", *map(str, arguments)]
 
 

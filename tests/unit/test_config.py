@@ -127,3 +127,16 @@ def test_the_fingerprint_sees_what_decides_annotations_and_nothing_else() -> Non
     assert of(base) == of(load(profile="fake", overrides={"fake": {"latency_ms": 9}}))
     for change in ({"labels": {"x": ""}}, {"demonstrations": {"k": 4}}, {"limits": {"answer_tokens": 50}}):
         assert of(base) != of(load(profile="fake", overrides=change))
+
+
+def test_engines_of_ended_jobs_are_told_from_all_others() -> None:
+    ended, running = "05000000", "06000000"
+    names = [
+        f"el4ner-{ended}-phi-4",
+        f"el4ner-{running}-phi-4",
+        f"el4ner-{ended}-_api",
+        "el4ner-service-phi-4",
+        "other",
+    ]
+    assert serving.left_behind(names, {ended, "01000000"}) == [names[0], names[2]]
+    assert serving.left_behind(names, set()) == []

@@ -23,8 +23,13 @@ from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted(DOCS.glob("*.md"))]
-SECTIONS = ("JobConfig", "ModelConfig", "Demonstrations", "Calibration", "Limits", "FakeEngine")
-JOBS = {"jobs/annotate.py": "annotate", "jobs/build_index.py": "index"}
+SECTIONS = ("JobConfig", "ModelConfig", "Rates", "Demonstrations", "Calibration", "Limits", "FakeEngine")
+JOBS = {
+    "jobs/annotate.py": "annotate",
+    "jobs/build_index.py": "index",
+    "jobs/evaluate.py": "evaluate",
+    "jobs/bench.py": "annotate",
+}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

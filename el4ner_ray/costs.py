@@ -1,0 +1,98 @@
+"""What each model of an ensemble costs a sentence: from a finished run, or from the rates of the configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from el4ner_ray.config import JobConfig, ModelConfig, restored
+from el4ner_ray.engines.serving import core_shares
+from el4ner_ray.errors import UsageError
+
+Costs = Mapping[str, float]
+"""Seconds that one replica of each model, or one core, works on a sentence."""
+
+# Tokens and candidates of a sentence without a measured run: those of qwen2.5-coder-0.5b on examples/corpus.jsonl.
+_LISTING, _LISTED = 37, 38
+_SENTENCE, _DEMONSTRATION, _ANSWER = 22, 60, 10
+_CANDIDATES, _TYPING, _VERIFYING = 2.9, 27, 36
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a finished run tells: costs, how long it took to start, and how many sentences a document had."""
+
+    costs: dict[str, float]
+    startup_seconds: float
+    sentences_per_document: float
+
+
+def measured(run: Mapping[str, Any], directory: str) -> Measured:
+    """Costs from the run.json of a finished run in `directory`. Raises UsageError.
+
+    They are scaled so that the run's own layout has the run's own speed: what is not the engines' (waiting at the
+    beginning and the end, stages, Ray) is part of them.
+    """
+    where = f"--run {directory}"
+    if run["status"] != "finished" or not run["sentences"] or not run["sessions"]:
+        raise UsageError(f"{where}: nothing was annotated to the end; give the output of a finished run")
+    config = restored(run["config"])
+    spent = {name: _engine_seconds(run, name) for name in config.model_names}
+    if not all(spent.values()):
+        idle = ", ".join(name for name, seconds in spent.items() if not seconds)
+        raise UsageError(f"{where}: its engines took no time ({idle}); give a run with real models")
+    if on_cores(config):
+        if "cores" not in run:
+            raise UsageError(f"{where}: run.json does not say on how many cores; annotate anew with this version")
+        shares = core_shares(config.models, run["cores"])
+        spent = {name: seconds * len(shares[name]) for name, seconds in spent.items()}
+        longest = max(core_seconds(spent, shares).values())
+    else:
+        longest = max(spent[model.name] / model.replicas for model in config.models)
+    scale = 1 / (run["sentences_per_second"] * longest)
+    return Measured(
+        {name: seconds * scale for name, seconds in spent.items()},
+        run["startup_seconds"] / len(run["sessions"]),
+        run["sentences"] / run["documents"]["total"],
+    )
+
+
+def _engine_seconds(run: Mapping[str, Any], model: str) -> float:
+    return math.fsum(stage[model]["seconds"] for stage in run["stages"].values() if model in stage)
+
+
+def stated(config: JobConfig) -> Costs:
+    """Costs from the `rates` of the configuration and the tokens of a usual sentence. Raises UsageError."""
+    return {model.name: _stated_cost(config, model) for model in config.models}
+
+
+def _stated_cost(config: JobConfig, model: ModelConfig) -> float:
+    if model.rates is None:
+        raise UsageError(
+            f"models.{model.name}.rates: not given, and no measured run either; annotate some documents and give "
+            "their output as --run DIR, or state the rates in --config"
+        )
+    verified = _CANDIDATES if model.name == config.verifier else 0.0
+    prompt: float = _LISTING + _SENTENCE + config.demonstrations.k * _DEMONSTRATION
+    prompt += _CANDIDATES * _TYPING + verified * _VERIFYING
+    generated = min(_LISTED, config.limits.zero_shot_tokens) + _ANSWER + _CANDIDATES + verified
+    return prompt / model.rates.prompt + generated / model.rates.generated
+
+
+def on_cores(config: JobConfig) -> bool:
+    """Whether the ensemble computes on cores, not on GPUs. Raises UsageError for one that does both."""
+    kinds = {model.gpus_of_replica == 0 for model in config.models}
+    if len(kinds) == 2:
+        raise UsageError("models: some with gpus: 0 beside others on GPUs cannot be planned; plan them apart")
+    return kinds == {True}
+
+
+def core_seconds(costs: Costs, shares: Mapping[str, list[int]]) -> dict[int, float]:
+    """How long each core works on a sentence."""
+    by_core: dict[int, float] = {}
+    for name, cores in shares.items():
+        for core in cores:
+            by_core[core] = by_core.get(core, 0.0) + costs[name] / len(cores)
+    return by_core

@@ -1,0 +1,148 @@
+"""Four nodes on this machine, their GPUs declared: placement as configured; a node lost, one added; a service."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import ray
+import yaml
+from ray import serve
+from ray._private import state
+from ray._private.authentication_test_utils import reset_auth_token_state
+from ray.cluster_utils import Cluster
+
+from el4ner_ray.engines import serving
+from el4ner_ray.serve.declared import JOB, Served, api, engine
+from tests.conftest import write_jsonl
+from tests.faults.bench import Annotation, Difference, command, compare, files
+
+pytestmark = pytest.mark.timeout(280)
+
+MODELS = ("fake-a", "fake-b", "fake-c")
+DOCUMENTS = 64
+NODE = {"object_store_memory": 80 << 20}
+
+
+@pytest.fixture(scope="module")
+def token() -> Iterator[None]:
+    """A token of Ray for this process and all that it starts."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "token")
+        environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        reset_auth_token_state()
+        yield
+    reset_auth_token_state()
+
+
+@pytest.fixture(scope="module")
+def four_nodes(token: None) -> Iterator[Cluster]:
+    """A head for the stages and three nodes with a GPU each; this process is one of its drivers."""
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 2, "include_dashboard": False})
+    try:
+        for _ in MODELS:
+            cluster.add_node(wait=False, num_cpus=1, num_gpus=1, **NODE)
+        cluster.wait_for_nodes(timeout=60)
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def replicas() -> dict[str, str]:
+    """Id of the node of each living engine, by its model."""
+    return {
+        actor["Name"].rsplit("#", 2)[1]: actor["Address"]["NodeID"]
+        for actor in state.actors().values()
+        if actor["State"] == "ALIVE" and actor["Name"].startswith("SERVE_REPLICA::el4ner-")
+    }
+
+
+def free_gpus() -> float:
+    return float(ray.available_resources().get("GPU", 0))
+
+
+class Job:
+    """`el4ner annotate` on the cluster, with a GPU for each model."""
+
+    def __init__(self, folder: Path, index: Path, address: str) -> None:
+        texts = (f"Anna Berg met Ben in Oslo, year {i}." for i in range(DOCUMENTS))
+        corpus = write_jsonl(folder / "in.jsonl", [{"id": str(i), "text": text} for i, text in enumerate(texts)])
+        settings: dict[str, Any] = {
+            "models": [{"name": name, "source": "fake", "gpus": 1, "cpus": 0.1} for name in MODELS],
+            "fake": {"latency_ms": 400},
+            "limits": {"batch_documents": 4, "batches_in_flight": 2, "documents_per_file": 8, "retries": 12},
+        }
+        (folder / "job.yaml").write_text(yaml.safe_dump(settings))
+        self._arguments = ("annotate", corpus, "--pool", index, "--pool-spans", "gold", "--profile", "fake")
+        self._config, self._address = folder / "job.yaml", address
+
+    def start(self, output: Path) -> Annotation:
+        line = command(*self._arguments, "--config", self._config, "--output", output)
+        return Annotation(line, output, {"RAY_ADDRESS": self._address})
+
+
+@pytest.mark.usefixtures("four_nodes")
+def test_a_declared_service_answers(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setenv("EL4NER_API_KEY", "k3y")
+    port = free_port()
+    request.addfinalizer(serve.shutdown)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    engines = {serving.application_name(name, JOB): engine(Served(profile="fake", model=name)) for name in MODELS}
+    for name, application in engines.items():
+        serve.run(application, name=name, route_prefix=None)
+    serve.run(api(Served(profile="fake")), name=serving.application_name("_api", JOB), route_prefix="/")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=60) as client:
+        assert client.get("/health").json()["models"] == dict.fromkeys(MODELS, "RUNNING")
+        asked = {"texts": ["Anna met Ben."], "labels": {"person": "named people", "place": "cities and rivers"}}
+        assert client.post("/annotate", json=asked).status_code == 401
+        answer = client.post("/annotate", json=asked, headers={"Authorization": "Bearer k3y"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["documents"][0]["status"] == "ok"
+
+
+def test_a_gpu_for_each_model_and_a_lost_node_changes_nothing(
+    four_nodes: Cluster, gold_index: Path, tmp_path: Path
+) -> None:
+    job = Job(tmp_path, gold_index, four_nodes.address)
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    until(lambda: free_gpus() == 3)
+
+    run = job.start(undisturbed)
+    until(lambda: replicas().keys() == set(MODELS))
+    with_gpus = {node.node_id for node in four_nodes.worker_nodes}
+    assert set(replicas().values()) == with_gpus  # three engines on three nodes: one each
+    until(lambda: free_gpus() == 0)
+    assert run.wait(120) == 0, run.told()
+    until(lambda: free_gpus() == 3)
+
+    run = job.start(disturbed)
+    until(lambda: bool(files(disturbed)))
+    committed = len(files(disturbed))
+    (lost,) = [node for node in four_nodes.worker_nodes if node.node_id == replicas()["fake-b"]]
+    four_nodes.remove_node(lost, allow_graceful=False)
+    added = four_nodes.add_node(num_cpus=1, num_gpus=1, **NODE)
+    until(lambda: replicas().get("fake-b") == added.node_id)
+    assert run.wait(120) == 0, run.told()
+    assert committed < len(files(disturbed))
+    assert compare(disturbed, undisturbed) == Difference(0, 0, 0)

