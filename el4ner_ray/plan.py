@@ -244,9 +244,8 @@ def plan_tables(plan: Plan, corpus: Bill | None) -> Iterator[Table]:
         totals.add_row("GPUs left over", str(plan.idle_gpus))
     if corpus is not None:
         totals.add_row("sentences", f"{corpus.sentences:,}")
-        totals.add_row(
-            "hours", f"{corpus.hours:,.2f}, {corpus.startup_seconds:.0f} s of them until the engines are ready"
-        )
+        start = f"{corpus.startup_seconds:.0f} s of them until the engines are ready"
+        totals.add_row("hours", f"{corpus.hours:,.2f}, {start if corpus.startup_seconds else 'without start-up'}")
         if plan.gpus:
             totals.add_row("GPU hours", f"{corpus.gpu_hours:,.1f}")
         if corpus.price is not None:
