@@ -35,8 +35,10 @@ demo: setup assets ## annotate the example documents with the three small models
 	$(BIN)/el4ner annotate examples/corpus.jsonl --pool examples/pool.jsonl --output out/demo --profile tiny-cpu
 	$(BIN)/el4ner evaluate out/demo --gold examples/gold.jsonl
 
+# Two at a time: a run with scripted engines waits for half of its time. The real models want the machine for themselves.
 test: tools assets ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/integration/test_real_models.py
+	$(BIN)/pytest tests/integration/test_real_models.py
 
 bench: tools assets ## speed and cost against their floors (benchmarks/scenarios.yaml); hours. Some: make bench ONLY=retrieval
 	$(BIN)/python -m benchmarks.bench $(addprefix --only ,$(ONLY))

@@ -67,7 +67,7 @@ def main(
 async def _run(bench: Bench, studies: Sequence[str], file: Path) -> None:
     content = json.loads(file.read_text()) if file.is_file() else {}
     k = bench.config.demonstrations.k
-    content |= {"pool_sentences": len(bench.pool), "sentences": len(bench.gold), "k": k}
+    content |= {"pool_sentences": len(bench.pool), "sentences": len(bench.gold), "demonstrations": k}
     try:
         for study in studies:
             rows, more = await STUDIES[study](bench)
