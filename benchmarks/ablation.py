@@ -97,7 +97,7 @@ class Bench:
         voted = _with_entities(table, [_voted(entities) for entities in _of_sentences(table)])
         config = self.config.model_copy(update={"verifier": verifier})
         stage = Verify(config, self.laboratory.labels, index, self.ensemble)
-        return self.evaluated(_kept(await stage(voted)))
+        return self.evaluated(_kept(await self.laboratory.go_on([stage], voted)))
 
 
 async def steps(bench: Bench) -> tuple[Rows, dict[str, Any]]:

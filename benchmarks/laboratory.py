@@ -56,12 +56,16 @@ class Laboratory:
 
     async def run(self, stages: Sequence[Stage], texts: Sequence[LabelledText]) -> pa.Table:
         """The rows of the texts, each one sentence, after all stages."""
+        return await self.go_on(stages, _rows(texts))
+
+    async def go_on(self, stages: Sequence[Stage], table: pa.Table) -> pa.Table:
+        """The rows after these stages, so many at a time as keep their prefixes cached from one stage to the next."""
         done = []
-        for start in range(0, len(texts), _BATCH):
-            table = _rows(texts[start : start + _BATCH], start)
+        for start in range(0, table.num_rows, _BATCH):
+            some = table.slice(start, _BATCH)
             for stage in stages:
-                table = await stage(table)
-            done.append(table)
+                some = await stage(some)
+            done.append(some)
         return pa.concat_tables(done)
 
     def asking(self, index: str, *, without_itself: bool = False) -> list[Stage]:
@@ -96,14 +100,14 @@ def typed(entities: Sequence[Entity]) -> set[tuple[int, int, str]]:
     return {(entity.span.start, entity.span.end, entity.label) for entity in entities}
 
 
-def _rows(texts: Sequence[LabelledText], start: int) -> pa.Table:
+def _rows(texts: Sequence[LabelledText]) -> pa.Table:
     rows = {
         schema.DOC_ID: [text.id for text in texts],
         schema.PART: [0] * len(texts),
         schema.TEXT_START: [0] * len(texts),
         schema.TEXT: [text.text for text in texts],
         schema.ERROR: [None] * len(texts),
-        schema.BATCH: [start] * len(texts),
+        schema.BATCH: [0] * len(texts),
     }
     table = pa.Table.from_pydict(rows, schema.PART_SCHEMA)
     return table.append_column(SENTENCES.name, SENTENCES.encode([[Span(0, len(text.text))] for text in texts]))
