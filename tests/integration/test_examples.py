@@ -24,7 +24,7 @@ import el4ner_ray.ensemble
 from el4ner_ray import Ensemble, JobConfig, annotate, cluster
 from el4ner_ray.errors import UsageError
 from tests.conftest import ROOT
-from tests.integration.test_fake_run import marked
+from tests.integration.test_resume import marked
 
 pytestmark = pytest.mark.timeout(600)
 
