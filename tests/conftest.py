@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,6 +80,21 @@ def ner_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no NER data sets in {DATA}; set EL4NER_DATA")
     return DATA
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a condition; an AssertionError where it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, object]]) -> Path:

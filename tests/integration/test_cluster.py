@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 from el4ner_ray.engines import serving
 from el4ner_ray.serve.declared import JOB, Served, api, engine
-from tests.conftest import write_jsonl
+from tests.conftest import free_port, until, write_jsonl
 from tests.faults.bench import Annotation, Difference, command, compare, files
 
 pytestmark = pytest.mark.timeout(280)
@@ -54,19 +52,6 @@ def four_nodes(token: None) -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         cluster.shutdown()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def replicas() -> dict[str, str]:

@@ -6,12 +6,10 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.conftest import ROOT, write_jsonl
+from tests.conftest import ROOT, free_port, until, write_jsonl
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -51,13 +49,6 @@ class Cluster:
     def submit(self, *entrypoint: object) -> str:
         """The logs of a job that is submitted and waited for."""
         return self.ray("submit", "--", *entrypoint)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +84,6 @@ def index(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def committed(output: Path) -> list[Path]:
     return sorted((output / "annotations").glob("*.parquet"))
 
@@ -115,12 +99,12 @@ def test_annotate_stop_resume_and_evaluate_as_jobs(cluster: Cluster, index: Path
     config.write_text(yaml.safe_dump({"limits": limits, "fake": {"latency_ms": 1000}}))
     annotate = (sys.executable, ROOT / "jobs" / "annotate.py", corpus, "--pool", index, "--output", output, *FAKE)
     cluster.ray("submit", "--no-wait", "--submission-id=stopped", "--", *annotate, "--config", config)
-    wait_for(lambda: bool(committed(output)))
+    until(lambda: bool(committed(output)), seconds=180)
     assert len(cluster.applications()) == 3
     cluster.ray("stop", "stopped")
     assert "was stopped" in cluster.ray("status", "stopped")
     # Engines that a stopped job leaves behind would hold their GPUs for ever.
-    wait_for(lambda: cluster.applications() == [])
+    until(lambda: cluster.applications() == [], seconds=180)
     kept = {path: path.read_bytes() for path in committed(output)}
     assert 0 < sum(pq.read_metadata(path).num_rows for path in kept) < 40
 
