@@ -18,10 +18,6 @@ from hypothesis import settings
 settings.register_profile("el4ner", deadline=None)
 settings.load_profile("el4ner")
 
-# Two test files at a time start two Ray sessions on two cores; on a busy machine a dashboard took more than Ray's 60 s,
-# and Ray then goes on without it. Read when Ray is imported.
-os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "240")
-
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("EL4NER_DATA", ROOT / "data"))
 

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Cluster:
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
         return done.stdout + done.stderr
 
+    def takes_jobs(self) -> bool:
+        """Whether a job that does nothing can be run."""
+        line = [RAY, "job", "submit", f"--address={self.address}", "--", "true"]
+        return subprocess.run(line, env=self.environment, capture_output=True, timeout=240).returncode == 0
+
     def applications(self) -> list[str]:
         """Names of what Ray Serve runs."""
         request = urllib.request.Request(f"{self.address}/api/serve/applications/")
@@ -52,25 +58,35 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """A cluster of one node, started as on a head node, with a token."""
+    # The session's sockets lie below it, and a socket's path may have 107 bytes: pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(prefix="el4ner", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield from _cluster(folder)
+
+
+def _cluster(folder: str) -> Iterator[Cluster]:
     ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     environment = os.environ | token | {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # as in cluster.yaml
     command = [
         RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1",
         "--node-ip-address=127.0.0.1", "--object-store-memory=300000000",
-        f"--temp-dir={tmp_path_factory.mktemp('ray')}", *(f"--{name}={port}" for name, port in ports.items()),
+        f"--temp-dir={folder}", *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     head = subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert head.stdout is not None
     for line in head.stdout:
+        assert "Failed to start the dashboard" not in line
         if "Ray runtime started" in line:
             break
 
-    yield Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", environment)
+    cluster = Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", environment)
+    # The agent that starts jobs registers after the head is up; Ray refuses jobs that come 10 s before it.
+    until(cluster.takes_jobs)
+    yield cluster
     os.killpg(head.pid, signal.SIGTERM)
     head.communicate(timeout=60)
 
