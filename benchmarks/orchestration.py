@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import scripted
+from benchmarks import commits, scripted
 from benchmarks.measured import Figure, ratios
 from benchmarks.running import Run
 
@@ -32,7 +32,7 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
-    """Sentences a second at `timed` sentences, and peak memory at every size."""
+    """Sentences a second and what commits cost at `timed` sentences, and peak memory at every size."""
     names = scripted.names(workload.vocabulary)
     config = workload.config | {
         "demonstrations": {"pool_spans": "gold", "tagger": "none"} | workload.config.get("demonstrations", {})
@@ -45,16 +45,19 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         corpus = scripted.write_corpus(file, documents, workload.document_sentences, names)
         return scripted.annotate(scratch, corpus, index, f"out-{sentences}", config)
 
-    rates, with_start, peaks = [], [], []
-    for _ in range(workload.repeats):
+    rates, with_start, peaks, committing = [], [], [], []
+    for repetition in range(workload.repeats):
         half, whole = run(workload.timed // 2), run(workload.timed)
         more = whole.content["sentences"] - half.content["sentences"]
         rates.append(more / (whole.content["wall_seconds"] - half.content["wall_seconds"]))
         with_start.append(whole.content["sentences_per_second"])
         peaks.append(float(whole.peak_bytes))
+        seconds = commits.seconds(whole.output, scratch / f"again-{repetition}")
+        committing.append(seconds / whole.content["wall_seconds"])
     figures = [
         Figure("sentences a second", "1/s", tuple(rates), workload.timed),
         Figure("with the start", "1/s", tuple(with_start), workload.timed),
+        Figure("commits, share of the time", "", tuple(committing), workload.timed),
         Figure("memory", "GB", tuple(peak / 1e9 for peak in peaks), workload.timed),
     ]
     for size in workload.sentences:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,14 @@ _SYLLABLES = ("ba", "den", "ko", "lin", "mar", "no", "ri", "sel", "ta", "ver", "
 _FILLERS = ("the", "new", "office", "of", "was", "opened", "by", "near", "with", "and", "visited", "last", "year", "in")
 
 
-def annotate(folder: Path, corpus: Path, index: Path, output: str, config: Mapping[str, Any]) -> running.Run:
-    """`el4ner annotate` of the corpus with the scripted engine. Raises CalledProcessError when it fails."""
-    return running.annotate(folder, corpus, index, output, {"profile": "fake", **config})
+def annotate(
+    folder: Path, corpus: Path, index: Path, output: str, config: Mapping[str, Any], seconds: float = math.inf
+) -> running.Run:
+    """`el4ner annotate` of the corpus with the scripted engine; stopped when it takes more than `seconds`.
+
+    Raises CalledProcessError when it fails.
+    """
+    return running.annotate(folder, corpus, index, output, {"profile": "fake", **config}, seconds=seconds)
 
 
 def build_index(folder: Path, pool: Path, config: Mapping[str, Any]) -> Path:
