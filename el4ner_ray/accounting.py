@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from el4ner_ray import schema
+from el4ner_ray import parquet, schema
 from el4ner_ray.sink import ANNOTATIONS, FileSummary, Place, read_summary
 
 _STATUSES = ("ok", "partial", "failed")
@@ -110,4 +110,4 @@ def take_stock(place: Place) -> Accounts:
 def _tables(place: Place, columns: list[str]) -> Iterator[pa.Table]:
     for path in place.files(ANNOTATIONS, ".parquet"):
         with place.open(path) as file:
-            yield pq.read_table(file, columns=columns)
+            yield parquet.table(file, columns)

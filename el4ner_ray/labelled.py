@@ -27,9 +27,9 @@ from typing import Any
 import fsspec
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import zstandard
 
+from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
 
 CONLL_SUFFIXES = (".conll", ".bio", ".iob", ".tsv")
@@ -236,7 +236,7 @@ def _dataset(source: str, where: str) -> Any:
     try:
         if source.endswith(".parquet"):
             # The Arrow schema's metadata keeps a ClassLabel's names; Dataset.from_parquet would copy into a cache.
-            return datasets.Dataset(pq.read_table(pa.BufferReader(_read(source, where))))
+            return datasets.Dataset(parquet.table(pa.BufferReader(_read(source, where))))
         hub = source.startswith("hf://")
         found = datasets.load_dataset(name, split=split or None) if hub else datasets.load_from_disk(source)
     except (OSError, ValueError, ImportError, RuntimeError, datasets.exceptions.DatasetsError) as error:

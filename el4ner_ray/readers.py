@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
 
 # Suffix: format and compression. JSON documents over several lines are not JSON lines and are refused as such.
@@ -313,8 +314,7 @@ def _csv_records(file: Any) -> Iterator[tuple[int, list[str], str | None]]:
 
 def _parquet(file: Any, plain: Collection[str], only: Collection[str] | None) -> Iterator[Row]:
     number = 0
-    names = None if only is None else list(only)
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=_PARQUET_ROWS, columns=names):
+    for batch in parquet.batches(file, only, _PARQUET_ROWS):
         for i in range(batch.num_rows):
             number += 1
             values: dict[str, Any] = {}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal
 
 import fsspec
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
@@ -82,28 +82,32 @@ def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
     if not files:
         raise UsageError(f"{directory}: no annotations/*.parquet in it; give the folder that `el4ner annotate` wrote")
     try:
-        absent = set(ANNOTATION_SCHEMA.names) - set(ds.dataset(files, filesystem=filesystem).schema.names)
+        with filesystem.open(files[0], "rb") as file:
+            absent = set(ANNOTATION_SCHEMA.names) - set(pq.read_schema(file).names)
     except pa.ArrowInvalid as error:
         raise UsageError(f"{directory}: not Parquet: {' '.join(str(error).split())}; annotate again") from None
     if absent:
         raise UsageError(f"{directory}: no annotations: {', '.join(sorted(absent))} missing; give DIR of a run")
-    return _documents(ds.dataset(files, schema=ANNOTATION_SCHEMA, filesystem=filesystem), directory)
+    return _documents(filesystem, files, directory)
 
 
 def first_parts(file: IO[bytes]) -> Iterator[AnnotatedDocument]:
     """The documents that begin in one annotation file, as far as their first part goes."""
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=64, columns=ANNOTATION_SCHEMA.names):
+    for batch in parquet.batches(file, ANNOTATION_SCHEMA.names, rows=64):
         for row in batch.to_pylist():
             if row[PART] == 0:
                 yield document_of([row], "")
 
 
-def _documents(dataset: Any, directory: str) -> Iterator[AnnotatedDocument]:
+def _documents(filesystem: Any, files: Sequence[str], directory: str) -> Iterator[AnnotatedDocument]:
     # Parts need not lie side by side. Few documents have several: a pass over two small columns tells which.
-    later = dataset.to_table(columns=[DOC_ID], filter=pc.field(PART) > 0).column(DOC_ID)
-    lacking = Counter({doc_id: count + 1 for doc_id, count in Counter(later.to_pylist()).items()})
+    lacking: Counter[str] = Counter()
+    for batch in _batches(filesystem, files, [DOC_ID, PART]):
+        lacking.update(batch.filter(pc.field(PART) > 0).column(DOC_ID).to_pylist())
+    for doc_id in lacking:
+        lacking[doc_id] += 1  # the first part
     waiting: dict[str, list[dict[str, Any]]] = {}
-    for batch in dataset.to_batches(columns=ANNOTATION_SCHEMA.names, batch_size=1024):
+    for batch in _batches(filesystem, files, ANNOTATION_SCHEMA.names):
         for row in batch.to_pylist():
             doc_id = row[DOC_ID]
             if doc_id not in lacking:
@@ -114,6 +118,12 @@ def _documents(dataset: Any, directory: str) -> Iterator[AnnotatedDocument]:
                 yield document_of(waiting.pop(doc_id), directory)
     for rows in waiting.values():
         yield document_of(rows, directory)
+
+
+def _batches(filesystem: Any, files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for path in files:
+        with filesystem.open(path, "rb") as file:
+            yield from parquet.batches(file, columns)
 
 
 def document_of(rows: list[dict[str, Any]], directory: str) -> AnnotatedDocument:

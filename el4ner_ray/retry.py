@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from el4ner_ray import job, schema
+from el4ner_ray import job, parquet, schema
 from el4ner_ray.accounting import Retried, take_stock
 from el4ner_ray.config import restored
 from el4ner_ray.errors import UsageError
@@ -113,13 +113,12 @@ def _errors(staged: Place, wanted: Mapping[Key, str]) -> Iterator[dict[str, Any]
 
 def _read(place: Place, path: str) -> tuple[pa.Table, FileSummary]:
     with place.open(path) as file:
-        parquet = pq.ParquetFile(file)
-        return parquet.read(), read_summary(parquet.metadata)
+        return parquet.table(file), read_summary(pq.read_metadata(file))
 
 
 def _error_rows(place: Place, name: str) -> list[dict[str, Any]]:
     content = place.read(f"{ERRORS}/{name}")
-    rows: list[dict[str, Any]] = [] if content is None else pq.read_table(pa.BufferReader(content)).to_pylist()
+    rows: list[dict[str, Any]] = [] if content is None else parquet.table(pa.BufferReader(content)).to_pylist()
     return rows
 
 

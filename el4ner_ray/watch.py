@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from itertools import islice
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from el4ner_ray import parquet
 from el4ner_ray.results import AnnotatedDocument, first_parts
 from el4ner_ray.schema import PART
 from el4ner_ray.sink import ANNOTATIONS, Place
@@ -60,7 +60,7 @@ class Progress:
         documents = 0
         for path in new:
             with self._place.open(path) as file:
-                parts = pq.read_table(file, columns=[PART]).column(PART)
+                parts = parquet.table(file, [PART]).column(PART)
             documents += pc.sum(pc.equal(parts, 0)).as_py() or 0
         return documents, new
 

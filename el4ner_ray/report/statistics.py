@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Generic, TypeVar
 
-import pyarrow.parquet as pq
-
+from el4ner_ray import parquet
 from el4ner_ray.results import AnnotatedDocument
 from el4ner_ray.sink import ERRORS, Place
 
@@ -142,7 +141,7 @@ def count_failures(place: Place) -> Frequent[Failed]:
     columns = ["kind", "stage", "model", "reason"]
     for path in place.files(ERRORS, ".parquet"):
         with place.open(path) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=columns):
+            for batch in parquet.batches(file, columns):
                 for key in _rows(batch.select(columns).to_pydict().values()):
                     failures.add(key)
     return failures

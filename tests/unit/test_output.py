@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ray.exceptions import RayError, RayTaskError
 
-from el4ner_ray import job, retry, sink
+from el4ner_ray import job, parquet, retry, sink
 from el4ner_ray.accounting import Retried, committed_parts, committed_texts, take_stock
 from el4ner_ray.config import fingerprint, load
 from el4ner_ray.corpus import check_unchanged, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.output import open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
+from el4ner_ray.results import first_parts
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
 from tests.conftest import ROOT, write_jsonl
@@ -154,6 +158,33 @@ def test_documents_in_parts_are_compared_part_by_part(tmp_path: Path) -> None:
 def test_a_document_that_could_not_be_read_may_be_mended(place: Place) -> None:
     put(place, ("a", 0, "", "failed"), ("b", 0, "", "ok"), ("c", 0, "C", "failed"))
     assert committed_texts(place) == {("a", 0): None, ("b", 0): hash(""), ("c", 0): hash("C")}
+
+
+class WhoReads(io.BytesIO):
+    """A file that knows the threads that read it."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.threads.add(threading.get_ident())
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda file: parquet.table(file, ["doc_id"]),
+        lambda file: list(parquet.batches(file, rows=10)),
+        lambda file: list(first_parts(file)),
+    ],
+)
+def test_arrow_reads_output_in_the_calling_thread(place: Place, read: Callable[[IO[bytes]], object]) -> None:
+    # Arrow's own threads drop what Python gave them while the interpreter ends, which aborts the process.
+    put(place, *((f"d{i}", 0, "A", "ok") for i in range(100)))
+    with place.open(place.files("annotations", ".parquet")[0]) as file:
+        WhoReads.threads.clear()
+        read(WhoReads(file.read()))
+    assert WhoReads.threads == {threading.get_ident()}
 
 
 def test_what_is_retried(place: Place) -> None:
