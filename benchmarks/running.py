@@ -1,13 +1,15 @@
-"""`el4ner` as a process whose memory is watched."""
+"""`el4ner` as a process whose memory and CPU time are watched."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,56 @@ import yaml
 _POLL_SECONDS = 1.0
 
 
+@dataclass
+class Watched:
+    """What the processes of a command took, as it is seen once a second.
+
+    Attributes:
+        peak_bytes: the most that they held together, without what they share.
+        seconds: CPU time of each process, by its id.
+        names: what each process is, the last time that it did anything.
+    """
+
+    peak_bytes: int = 0
+    seconds: dict[int, float] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def look(self, pid: int) -> None:
+        """Look at a process and all below it."""
+        try:
+            driver = psutil.Process(pid)
+            family = [driver, *driver.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        held = 0
+        for process in family:
+            try:
+                memory, times, words = process.memory_info(), process.cpu_times(), process.cmdline()
+            except psutil.NoSuchProcess:
+                continue
+            held += memory.rss - memory.shared
+            self.seconds[process.pid] = times.user + times.system
+            if words and "ray::IDLE" not in words[0]:
+                self.names[process.pid] = "driver" if process == driver else kind_of(words[0])
+        self.peak_bytes = max(self.peak_bytes, held)
+
+    @property
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time by kind of process."""
+        total: Counter[str] = Counter()
+        for pid, seconds in self.seconds.items():
+            total[self.names.get(pid, "ray")] += seconds
+        return dict(total)
+
+
 @dataclass(frozen=True)
 class Run:
-    """What a run left: its folder and run.json; and the most memory that it held."""
+    """What a run left: its folder and run.json; the most memory that it held, and CPU seconds by kind of process."""
 
     output: Path
     content: dict[str, Any]
     peak_bytes: int
+    cpu_seconds: dict[str, float]
 
 
 def annotate(
@@ -32,14 +77,15 @@ def annotate(
     """`el4ner annotate` into `folder/output`, anew."""
     target = folder / output
     arguments = ("annotate", corpus, "--pool", pool, "--output", target, "--force")
-    peak = el4ner(folder, output, config, *arguments, program=program)
-    return Run(target, json.loads((target / "run.json").read_text("utf-8")), peak)
+    watched = el4ner(folder, output, config, *arguments, program=program)
+    content = json.loads((target / "run.json").read_text("utf-8"))
+    return Run(target, content, watched.peak_bytes, watched.cpu_seconds)
 
 
 def el4ner(
     folder: Path, name: str, config: Mapping[str, Any], *arguments: str | Path, program: str = "el4ner_ray"
-) -> int:
-    """Run the command line to its end; the most bytes that its processes held together, without what they share.
+) -> Watched:
+    """Run the command line to its end; what its processes took.
 
     `name` is that of the files with its configuration and with what it told, `program` the module that is el4ner.
     Raises CalledProcessError when it fails.
@@ -50,24 +96,19 @@ def el4ner(
     told_in = folder / f"{name}.log"
     with told_in.open("w") as told:
         process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)
-        peak = 0
+        watched = Watched()
         while process.poll() is None:
-            peak = max(peak, sum(_private_bytes(process.pid)))
+            watched.look(process.pid)
             time.sleep(_POLL_SECONDS)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, told_in.read_text("utf-8"))
-    return peak
+    return watched
 
 
-def _private_bytes(pid: int) -> Iterator[int]:
-    try:
-        driver = psutil.Process(pid)
-        family = [driver, *driver.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
-        try:
-            memory = process.memory_info()
-            yield memory.rss - memory.shared
-        except psutil.NoSuchProcess:
-            continue
+def kind_of(title: str) -> str:
+    """What a process of Ray is, from its title: a stage, `engines`, `read and write`, or `ray` for Ray's own."""
+    if stage := re.match(r"ray::MapWorker\(MapBatches\((\w+)\)", title):
+        return stage[1]
+    if title.startswith("ray::ServeReplica:el4ner-"):
+        return "engines"
+    return "read and write" if re.match(r"ray::\S*(Read|Write)", title) else "ray"
