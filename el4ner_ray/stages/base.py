@@ -48,6 +48,15 @@ class Ledger:
         self.failures.append(Failure("parse", self.stage, model, reason, raw, sentence))
 
 
+def spent(ledgers: Sequence[Ledger]) -> tuple[dict[str, Usage], list[Failure]]:
+    """What a stage spent on all rows of a batch, by model, and where it failed."""
+    usage: dict[str, Usage] = defaultdict(Usage)
+    for ledger in ledgers:
+        for model, of_row in ledger.usage.items():
+            usage[model].add(of_row)
+    return dict(usage), [failure for ledger in ledgers for failure in ledger.failures]
+
+
 @dataclass(frozen=True)
 class Batch:
     """The rows of one block, with a ledger each."""
@@ -101,8 +110,7 @@ class Stage(ABC):
         records = await self.run(batch)
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
-        for ledger in batch.ledgers:
-            self._metrics.count(dict(ledger.usage), ledger.failures)
+        self._metrics.count(*spent(batch.ledgers), rows=table.num_rows)
         if schema.PADDING in table.column_names:
             table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))
