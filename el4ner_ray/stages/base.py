@@ -27,16 +27,16 @@ class Ledger:
 
     def count(self, model: str, completion: Completion) -> None:
         """Add a completion's costs."""
-        self.usage[model].add(
-            Usage(
-                requests=0 if completion.merged else 1,
-                merged=1 if completion.merged else 0,
-                prompt_tokens=completion.prompt_tokens,
-                cached_tokens=completion.cached_tokens,
-                generated_tokens=completion.generated_tokens,
-                seconds=completion.seconds,
-            )
-        )
+        # Field by field: this runs a dozen times a sentence, and `Usage.add` reads all fields by their names.
+        usage = self.usage[model]
+        if completion.merged:
+            usage.merged += 1
+        else:
+            usage.requests += 1
+        usage.prompt_tokens += completion.prompt_tokens
+        usage.cached_tokens += completion.cached_tokens
+        usage.generated_tokens += completion.generated_tokens
+        usage.seconds += completion.seconds
 
     def engine_failure(self, model: str, reason: str, sentence: Span) -> None:
         """A request without an answer."""
