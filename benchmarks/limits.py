@@ -44,12 +44,12 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     reference = 0.0
     for what, corpus in inputs.items():
         run = scripted.annotate(scratch, corpus, index, corpus.stem, config, workload.seconds)
-        third = len(run.memory) // 3
-        reference = reference or float(run.peak_bytes)
+        third = len(run.watched.memory) // 3
+        reference = reference or float(run.watched.peak_bytes)
         figures += [
-            Figure(f"memory, {what}", "GB", (run.peak_bytes / 1e9,)),
-            Figure(f"against ordinary, {what}", "", (run.peak_bytes / reference,)),
-            Figure(f"last third against the middle, {what}", "", (_growth(run.memory, third),)),
+            Figure(f"memory, {what}", "GB", (run.watched.peak_bytes / 1e9,)),
+            Figure(f"against ordinary, {what}", "", (run.watched.peak_bytes / reference,)),
+            Figure(f"last third against the middle, {what}", "", (_growth(run.watched.memory, third),)),
         ]
     return figures
 

@@ -16,6 +16,8 @@ import matplotlib.pyplot as plt
 
 from benchmarks.measured import Figure, Floor
 
+_PANELS_A_ROW = 5
+
 STUDIES = {
     "steps": "what each step is worth",
     "models": "which models: union and vote",
@@ -43,10 +45,14 @@ def draw_scenario(file: Path, name: str, figures: Sequence[Figure], floors: Sequ
     by_name: dict[str, list[Figure]] = {}
     for figure in figures:
         by_name.setdefault(figure.name, []).append(figure)
+    columns = min(len(by_name), _PANELS_A_ROW)
+    rows = -(-len(by_name) // columns)
     drawn, panels = plt.subplots(
-        1, len(by_name), figsize=(3.2 * len(by_name), 2.8), layout="constrained", squeeze=False
+        rows, columns, figsize=(3.2 * columns, 2.8 * rows), layout="constrained", squeeze=False
     )
-    for axes, (title, of_name) in zip(panels[0], by_name.items(), strict=True):
+    for unused in panels.flat[len(by_name) :]:
+        unused.set_axis_off()
+    for axes, (title, of_name) in zip(panels.flat, by_name.items(), strict=False):
         medians = [figure.median for figure in of_name]
         spread = [[f.median - f.low for f in of_name], [f.high - f.median for f in of_name]]
         if of_name[0].at is None:

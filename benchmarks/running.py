@@ -1,15 +1,17 @@
-"""`el4ner` as a process whose memory is watched."""
+"""`el4ner` as a process whose memory and CPU time are watched."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,60 @@ import yaml
 _POLL_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run left: its folder and run.json; and the memory that it held, second by second."""
+@dataclass
+class Watched:
+    """What the processes of a command took, as it is seen once a second.
 
-    output: Path
-    content: dict[str, Any]
-    memory: list[int]
+    Attributes:
+        memory: bytes that they held together at each look, without what they share.
+        seconds: CPU time of each process, by its id.
+        names: what each process is, the last time that it did anything.
+    """
+
+    memory: list[int] = field(default_factory=lambda: [0])
+    seconds: dict[int, float] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def look(self, pid: int) -> None:
+        """Look at a process and all below it."""
+        try:
+            driver = psutil.Process(pid)
+            family = [driver, *driver.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        held = 0
+        for process in family:
+            try:
+                memory, times, words = process.memory_info(), process.cpu_times(), process.cmdline()
+            except psutil.NoSuchProcess:
+                continue
+            held += memory.rss - memory.shared
+            self.seconds[process.pid] = times.user + times.system
+            if words and "ray::IDLE" not in words[0]:
+                self.names[process.pid] = "driver" if process == driver else kind_of(words[0])
+        self.memory.append(held)
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory that it held."""
+        """The most memory that they held."""
         return max(self.memory)
+
+    @property
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time by kind of process."""
+        total: Counter[str] = Counter()
+        for pid, seconds in self.seconds.items():
+            total[self.names.get(pid, "ray")] += seconds
+        return dict(total)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left: its folder and run.json; and what its processes took."""
+
+    output: Path
+    content: dict[str, Any]
+    watched: Watched
 
 
 def annotate(
@@ -45,8 +89,8 @@ def annotate(
     """`el4ner annotate` into `folder/output`, anew; stopped in good order when it takes more than `seconds`."""
     target = folder / output
     arguments = ("annotate", corpus, "--pool", pool, "--output", target, "--force")
-    memory = el4ner(folder, output, config, *arguments, program=program, seconds=seconds)
-    return Run(target, json.loads((target / "run.json").read_text("utf-8")), memory)
+    watched = el4ner(folder, output, config, *arguments, program=program, seconds=seconds)
+    return Run(target, json.loads((target / "run.json").read_text("utf-8")), watched)
 
 
 def el4ner(
@@ -56,8 +100,8 @@ def el4ner(
     *arguments: str | Path,
     program: str = "el4ner_ray",
     seconds: float = math.inf,
-) -> list[int]:
-    """Run the command line to its end; the bytes that its processes held together each second, without what they share.
+) -> Watched:
+    """Run the command line to its end; what its processes took.
 
     `name` is that of the files with its configuration and with what it told, `program` the module that is el4ner. After
     `seconds` it gets SIGTERM. Raises CalledProcessError when it fails.
@@ -68,27 +112,22 @@ def el4ner(
     told_in = folder / f"{name}.log"
     with told_in.open("w") as told:
         process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)
-        memory, deadline, stopped = [0], time.monotonic() + seconds, False
+        watched, deadline, stopped = Watched(), time.monotonic() + seconds, False
         while process.poll() is None:
             if not stopped and time.monotonic() > deadline:
                 process.terminate()
                 stopped = True
-            memory.append(sum(_private_bytes(process.pid)))
+            watched.look(process.pid)
             time.sleep(_POLL_SECONDS)
     if process.returncode and not (stopped and process.returncode == 128 + signal.SIGTERM):
         raise subprocess.CalledProcessError(process.returncode, command, told_in.read_text("utf-8"))
-    return memory
+    return watched
 
 
-def _private_bytes(pid: int) -> Iterator[int]:
-    try:
-        driver = psutil.Process(pid)
-        family = [driver, *driver.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
-        try:
-            memory = process.memory_info()
-            yield memory.rss - memory.shared
-        except psutil.NoSuchProcess:
-            continue
+def kind_of(title: str) -> str:
+    """What a process of Ray is, from its title: a stage, `engines`, `read and write`, or `ray` for Ray's own."""
+    if stage := re.match(r"ray::MapWorker\(MapBatches\((\w+)\)", title):
+        return stage[1]
+    if title.startswith("ray::ServeReplica:el4ner-"):
+        return "engines"
+    return "read and write" if re.match(r"ray::\S*(Read|Write)", title) else "ray"

@@ -33,9 +33,10 @@ class StageMetrics:
         self._rows = Counter("el4ner_rows", "Documents, or parts of long ones, that a stage is done with.", ("stage",))
         self._failures = Counter("el4ner_failures", "What a stage could not do.", ("stage", "model", "kind"))
 
-    def count(self, usage: dict[str, Usage], failures: list[Failure]) -> None:
-        """Add what the stage spent on one row, and where it failed."""
-        self._rows.inc(1, {"stage": self._stage})
+    def count(self, usage: dict[str, Usage], failures: list[Failure], rows: int) -> None:
+        """Add what the stage spent on some rows, and where it failed."""
+        if rows:
+            self._rows.inc(rows, {"stage": self._stage})
         for model, spent in usage.items():
             for name, counter in self._usage.items():
                 if amount := getattr(spent, name):

@@ -27,16 +27,16 @@ class Ledger:
 
     def count(self, model: str, completion: Completion) -> None:
         """Add a completion's costs."""
-        self.usage[model].add(
-            Usage(
-                requests=0 if completion.merged else 1,
-                merged=1 if completion.merged else 0,
-                prompt_tokens=completion.prompt_tokens,
-                cached_tokens=completion.cached_tokens,
-                generated_tokens=completion.generated_tokens,
-                seconds=completion.seconds,
-            )
-        )
+        # Field by field: this runs a dozen times a sentence, and `Usage.add` reads all fields by their names.
+        usage = self.usage[model]
+        if completion.merged:
+            usage.merged += 1
+        else:
+            usage.requests += 1
+        usage.prompt_tokens += completion.prompt_tokens
+        usage.cached_tokens += completion.cached_tokens
+        usage.generated_tokens += completion.generated_tokens
+        usage.seconds += completion.seconds
 
     def engine_failure(self, model: str, reason: str, sentence: Span) -> None:
         """A request without an answer."""
@@ -46,6 +46,15 @@ class Ledger:
         """An answer that could not be read, or only in part. It is kept as it came."""
         self.usage[model].parse_failures += 1
         self.failures.append(Failure("parse", self.stage, model, reason, raw, sentence))
+
+
+def spent(ledgers: Sequence[Ledger]) -> tuple[dict[str, Usage], list[Failure]]:
+    """What a stage spent on all rows of a batch, by model, and where it failed."""
+    usage: dict[str, Usage] = defaultdict(Usage)
+    for ledger in ledgers:
+        for model, of_row in ledger.usage.items():
+            usage[model].add(of_row)
+    return dict(usage), [failure for ledger in ledgers for failure in ledger.failures]
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,7 @@ class Stage(ABC):
         records = await self.run(batch)
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
-        for ledger in batch.ledgers:
-            self._metrics.count(dict(ledger.usage), ledger.failures)
+        self._metrics.count(*spent(batch.ledgers), rows=table.num_rows)
         if schema.PADDING in table.column_names:
             table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))

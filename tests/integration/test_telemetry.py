@@ -40,8 +40,8 @@ class _Actor:
         metrics = StageMetrics("extract")
         usage = {"a": Usage(requests=2, prompt_tokens=70, cached_tokens=64, seconds=1.5), "b": Usage(requests=1)}
         lost = [Failure("engine", "extract", "b", "no answer"), Failure("engine", "extract", "b", "no answer")]
-        metrics.count(usage, lost)
-        metrics.count({"a": Usage(requests=3)}, [])
+        metrics.count(usage, lost, rows=3)
+        metrics.count({"a": Usage(requests=3)}, [], rows=1)
 
 
 def scraped(port: int) -> Counted:
@@ -58,7 +58,7 @@ def test_counters_reach_the_metrics_endpoint(port: int) -> None:
     actor = _Actor.remote()
     ray.get(actor.count.remote())
     expected = {
-        ("rows_total", "extract", "", ""): 2,
+        ("rows_total", "extract", "", ""): 4,
         ("requests_total", "extract", "a", ""): 5,
         ("requests_total", "extract", "b", ""): 1,
         ("prompt_tokens_total", "extract", "a", ""): 70,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import bench
+from benchmarks import bench, running
 from benchmarks.measured import Figure, Floor, ratios
 
 FIGURES = [
@@ -52,6 +53,29 @@ def test_the_file_holds_what_the_scenarios_take() -> None:
     for name, scenario in bench.read(bench.SCENARIOS).items():
         module = importlib.import_module(f"benchmarks.{name}")
         assert set(msgspec.to_builtins(msgspec.convert(scenario.workload, module.Workload))) == set(scenario.workload)
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"),
+    [
+        ("ray::MapWorker(MapBatches(PreExtract)).submit", "PreExtract"),
+        ("ray::MapWorker(MapBatches(Retrieve))", "Retrieve"),
+        ("ray::ServeReplica:el4ner-01000000-fake-a:fake-a.handle_request_with_rejection", "engines"),
+        ("ray::Readcorpus", "read and write"),
+        ("ray::Write", "read and write"),
+        ("ray::ServeController.listen_for_change", "ray"),
+        ("/site-packages/ray/core/src/ray/raylet/raylet", "ray"),
+    ],
+)
+def test_kinds_of_processes(title: str, kind: str) -> None:
+    assert running.kind_of(title) == kind
+
+
+def test_cpu_time_is_counted_by_kind() -> None:
+    watched = running.Watched()
+    watched.look(os.getpid())
+    assert watched.cpu_seconds["driver"] > 0
+    assert watched.peak_bytes > 0
 
 
 @pytest.mark.parametrize(

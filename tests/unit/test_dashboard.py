@@ -68,7 +68,7 @@ def test_all_that_is_exported_is_shown_and_nothing_else() -> None:
 
 def test_labels_are_those_of_the_metrics() -> None:
     metrics = StageMetrics("extract")
-    metrics.count({"a": Usage(requests=1)}, [Failure("engine", "extract", "a", "no answer")])
+    metrics.count({"a": Usage(requests=1)}, [Failure("engine", "extract", "a", "no answer")], rows=1)
     known = {key for counter in (metrics._rows, metrics._failures) for key in counter.info["tag_keys"]}
     known |= {"path", "status", "le", "Location"}
     grouped = {
