@@ -17,6 +17,7 @@ from ray._private import state
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
+from el4ner_ray import logs
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Engine, Request
@@ -57,7 +58,8 @@ class EngineReplica:
         try:
             await self._engine.generate([Request((prefix,), max_tokens=1)])
         except RetryableError as error:
-            logger.warning("model %s: the shared prefix is left to the first request: %s", model.name, error)
+            told = logs.bound(logger, model=model.name)
+            told.warning("model %s: the shared prefix is left to the first request: %s", model.name, error)
 
     async def generate(self, requests: bytes) -> bytes:
         """Msgpack of list[Request] in, msgpack of list[Completion] out."""
@@ -186,7 +188,10 @@ def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
     Raises FatalError, naming the model, when one does not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    serve.start(
+        proxy_location="Disabled",
+        logging_config={"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
+    )
     stop_left_behind(say)
     for models in start_order(config.models):
         say(f"starting engines: {', '.join(model.name for model in models)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from el4ner_ray import schema
+from el4ner_ray import logs, schema
 from el4ner_ray.engines.base import Completion
 from el4ner_ray.schema import Column, Failure, Span, Usage
 from el4ner_ray.telemetry import StageMetrics
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -98,11 +101,18 @@ class Stage(ABC):
     async def __call__(self, table: pa.Table) -> pa.Table:
         """A block in, the same block with three more columns out."""
         batch = Batch.of(table, self.name)
-        records = await self.run(batch)
+        documents = table.column(schema.DOC_ID).to_pylist()
+        with logs.about(stage=self.name, documents=documents):
+            try:
+                records = await self.run(batch)
+            except Exception as error:
+                logs.bound(logger).error("a stage ended: %s", type(error).__name__)
+                raise
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
-        for ledger in batch.ledgers:
+        for ledger, document, part in zip(batch.ledgers, documents, table.column(schema.PART).to_pylist(), strict=True):
             self._metrics.count(dict(ledger.usage), ledger.failures)
+            logs.tell_failures(document, part, ledger.failures)
         if schema.PADDING in table.column_names:
             table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))
