@@ -32,6 +32,8 @@ _decode_requests = msgspec.msgpack.Decoder(list[Request]).decode
 # Calls that may wait at a replica; more would only queue inside vLLM. Serve's default of 5 starves it.
 MAX_ONGOING_CALLS = 64
 
+_LOGS = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
+
 # vLLM's own `max_num_seqs`, where a model's `engine` does not say another.
 _REQUESTS_AT_ONCE = 128
 
@@ -87,6 +89,8 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
     options: dict[str, Any] = {
         "name": model.name,
         **_replicas(config, model),
+        # Serve's own, above, does not reach replicas where another job started it.
+        "logging_config": _LOGS,
         "max_ongoing_requests": MAX_ONGOING_CALLS,
         "health_check_period_s": 10,
         "health_check_timeout_s": 60,
@@ -207,10 +211,7 @@ def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
     Raises FatalError, naming the model, when one does not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(
-        proxy_location="Disabled",
-        logging_config={"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
-    )
+    serve.start(proxy_location="Disabled", logging_config=_LOGS)
     stop_left_behind(say)
     for models in start_order(config.models):
         say(f"starting engines: {', '.join(model.name for model in models)}")

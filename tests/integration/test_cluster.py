@@ -21,7 +21,7 @@ from el4ner_ray.serve.declared import JOB, Served, api, engine
 from tests.conftest import free_port, until, write_jsonl
 from tests.faults.bench import Annotation, Difference, command, compare, files
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(400)
 
 MODELS = ("fake-a", "fake-b", "fake-c")
 DOCUMENTS = 64
@@ -137,7 +137,7 @@ def undisturbed(four_nodes: Cluster, job: Job, tmp_path_factory: pytest.TempPath
     with_gpus = {node.node_id for node in four_nodes.worker_nodes}
     assert set(replicas().values()) == with_gpus  # three engines on three nodes: one each
     until(lambda: free_gpus() == 0)
-    assert run.wait(120) == 0, run.told()
+    assert run.wait(200) == 0, run.told()
     return output
 
 
@@ -151,7 +151,7 @@ def test_a_lost_node_changes_nothing(four_nodes: Cluster, job: Job, undisturbed:
     four_nodes.remove_node(lost, allow_graceful=False)
     added = four_nodes.add_node(num_cpus=1, num_gpus=1, **NODE)
     until(lambda: replicas().get("fake-b") == added.node_id)
-    assert run.wait(120) == 0, run.told()
+    assert run.wait(200) == 0, run.told()
     assert committed < len(files(disturbed))
     assert compare(disturbed, undisturbed) == Difference(0, 0, 0)
 
@@ -164,6 +164,6 @@ def test_replicas_come_while_calls_queue_and_change_nothing(job: Job, undisturbe
     until(lambda: [model for model, _ in engines()].count("fake-b") == 3 or run.process.poll() is not None)
     assert run.process.poll() is None, run.told()
     committed = len(files(growing))
-    assert run.wait(150) == 0, run.told()
+    assert run.wait(200) == 0, run.told()
     assert committed < len(files(growing))
     assert compare(growing, undisturbed) == Difference(0, 0, 0)
