@@ -106,7 +106,7 @@ def of_stage(stage: str) -> StageSpans | None:
 
 def trace_id(run: str, document: str) -> int:
     """The id of a document's trace, which all processes of a run agree on; 128 bits."""
-    digest = hashlib.sha256(f"{run}\0{document}".encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(f"{run}\0{document}".encode()).digest()
     return int.from_bytes(digest[:16])
 
 
