@@ -83,8 +83,8 @@ def fields(name: str) -> str:
 
 def _type(schema: dict[str, Any]) -> str:
     """A type in words; null, which stands for a field that is not given, is left out."""
-    if "anyOf" in schema:
-        return " or ".join(_type(other) for other in schema["anyOf"] if other.get("type") != "null")
+    if others := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(_type(other) for other in others if other.get("type") != "null")
     if "enum" in schema:
         return " or ".join(f"`{choice}`" for choice in schema["enum"])
     if "$ref" in schema:

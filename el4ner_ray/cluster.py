@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import psutil
 import ray
 from ray.data import DataContext
+from ray.job_config import JobConfig
 
-from el4ner_ray import orphans
+from el4ner_ray import logs, orphans
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +58,14 @@ def session() -> Iterator[None]:
 
 
 def _join(local: bool) -> None:
+    # Not ray.init's own argument for it: this process, which a person reads, goes on as it is.
+    job = JobConfig()
+    job.set_py_logging_config(logs.of_workers())
     try:
         if local:
             ray.init(
                 address="local",
+                job_config=job,
                 num_cpus=max(2, len(os.sched_getaffinity(0))),
                 object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
                 include_dashboard=True,
@@ -69,7 +74,7 @@ def _join(local: bool) -> None:
                 logging_level=logging.WARNING,
             )
         else:
-            ray.init(log_to_driver=True, logging_level=logging.WARNING)
+            ray.init(job_config=job, log_to_driver=True, logging_level=logging.WARNING)
     except SystemExit as ended:
         # While it starts, Ray's own handler of signals is there; it exits with the bare number.
         raise SystemExit(128 + signal.SIGTERM) if ended.code == signal.SIGTERM else ended from None

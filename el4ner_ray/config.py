@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.languages import tagger_for
@@ -34,6 +34,29 @@ class Rates(_Section):
     generated: float = Field(gt=0, description="Tokens generated in a second, of all requests at once.")
 
 
+class ReplicaRange(_Section):
+    """Replicas that come while calls queue, and go when there is less to do."""
+
+    min: int = Field(1, ge=1, description="Engines that a run starts with, and keeps.")
+    max: int = Field(ge=1, description="Engines at most.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ReplicaRange:
+        if self.max < self.min:
+            raise ValueError(f"min is {self.min}, more than max; exchange them")
+        return self
+
+
+def _number_or_range(value: object) -> str:
+    return "range" if isinstance(value, Mapping | ReplicaRange) else "number"
+
+
+# Told apart by hand, so that an error is about what was meant.
+Replicas = Annotated[
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[ReplicaRange, Tag("range")], Discriminator(_number_or_range)
+]
+
+
 class ModelConfig(_Section):
     """One member of the ensemble."""
 
@@ -47,12 +70,32 @@ class ModelConfig(_Section):
         gt=0,
         description="Without a GPU: this model's share of the machine's cores, relative to the other models'.",
     )
-    replicas: int = Field(1, ge=1, description="Engines of this model.")
+    replicas: Replicas = Field(
+        1, description="Engines of this model: a number, or as many as its queue wants, within a [range](#replicas)."
+    )
     rates: Rates | None = Field(None, description="Speed of a replica, for `el4ner plan` without a measured run.")
     chat_template: bool = Field(False, description="Ask through the model's chat template instead of as running text.")
     stop_token_ids: tuple[int, ...] = Field((), description="Further token ids that end an answer.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model. Know whose it is.")
     engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, passed through to vLLM.")
+
+    @model_validator(mode="after")
+    def _whole_cards_to_come_and_go(self) -> ModelConfig:
+        if isinstance(self.replicas, ReplicaRange) and self.gpus != int(self.gpus):
+            raise ValueError(
+                f"replicas: engines on {self.gpus:g} of a card must not start side by side, as those of a range may, "
+                "since each measures the card's free memory then; give a number, or whole cards"
+            )
+        return self
+
+    @property
+    def replica_range(self) -> ReplicaRange:
+        """The replicas at least and at most; the same where a number is given."""
+        return (
+            self.replicas
+            if isinstance(self.replicas, ReplicaRange)
+            else ReplicaRange(min=self.replicas, max=self.replicas)
+        )
 
     @property
     def parallel(self) -> int:

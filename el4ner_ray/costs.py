@@ -39,6 +39,11 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
     if run["status"] != "finished" or not run["sentences"] or not run["sessions"]:
         raise UsageError(f"{where}: nothing was annotated to the end; give the output of a finished run")
     config = restored(run["config"])
+    if ranges := [model.name for model in config.models if model.replica_range.min < model.replica_range.max]:
+        raise UsageError(
+            f"{where}: nobody knows how long each of the replicas of {', '.join(ranges)} was there; give a run with a "
+            "number as models[].replicas, not a range"
+        )
     spent = {name: _engine_seconds(run, name) for name in config.model_names}
     if not all(spent.values()):
         idle = ", ".join(name for name, seconds in spent.items() if not seconds)
@@ -50,7 +55,7 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
         spent = {name: seconds * len(shares[name]) for name, seconds in spent.items()}
         longest = max(core_seconds(spent, shares).values())
     else:
-        longest = max(spent[model.name] / model.replicas for model in config.models)
+        longest = max(spent[model.name] / model.replica_range.max for model in config.models)
     scale = 1 / (run["sentences_per_second"] * longest)
     return Measured(
         {name: seconds * scale for name, seconds in spent.items()},

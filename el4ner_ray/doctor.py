@@ -138,7 +138,7 @@ def _asset_problems(
 
 
 def _memory_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
-    engines = sum(model.replicas for model in config.models if model.gpus == 0 and config.engine != "fake")
+    engines = sum(model.replica_range.min for model in config.models if model.gpus == 0 and config.engine != "fake")
     if machine.memory < engines * MACHINE_BYTES_AN_ENGINE:
         wanted = _gb(engines * MACHINE_BYTES_AN_ENGINE)
         yield Problem(f"{_gb(machine.memory)} of memory, needed are {wanted}", "use a machine with more memory")
@@ -148,7 +148,7 @@ def _memory_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
 
 
 def _gpu_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
-    cards = math.ceil(round(sum(model.gpus * model.replicas for model in config.models), 2))
+    cards = math.ceil(round(sum(model.gpus * model.replica_range.min for model in config.models), 2))
     if not cards:
         return
     size = CARD_BYTES[config.profile]

@@ -18,7 +18,7 @@ from ray.data import DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from el4ner_ray import cluster, machine, pipeline
+from el4ner_ray import cluster, machine, pipeline, tracing
 from el4ner_ray.accounting import Accounts, Retried, committed_parts, take_stock
 from el4ner_ray.calibration import calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
@@ -182,7 +182,8 @@ def calibration_basis(config: JobConfig, pool: Pool) -> str:
 
 
 def check_assets(config: JobConfig) -> None:
-    """Raise UsageError when a prompt version is unknown or a bundled model is not ready."""
+    """Raise UsageError when a prompt version is unknown, a bundled model is not ready, or an exporter is not there."""
+    tracing.exporters()
     try:
         Prompts(config.prompts, {"label": ""})
     except FileNotFoundError:

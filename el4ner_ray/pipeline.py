@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from el4ner_ray import schema
+from el4ner_ray import schema, tracing
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
 from el4ner_ray.errors import FatalError
@@ -52,8 +52,9 @@ def annotate(
 
     `fusion` is what the calibrated method learnt, and its threshold; None for the paper's method.
     """
-    documents = apply_all(read(source), method(config, labels, index, fusion))
-    documents.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
+    with tracing.run():
+        documents = apply_all(read(source), method(config, labels, index, fusion))
+        documents.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
 
 
 def method(config: JobConfig, labels: Mapping[str, str], index: str, fusion: tuple[Fusion, float] | None) -> list[Step]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from el4ner_ray.config import JobConfig, ModelConfig, restored
+from el4ner_ray.config import JobConfig, ModelConfig, ReplicaRange, restored
 from el4ner_ray.costs import Costs, Measured, core_seconds, measured, on_cores, stated
 from el4ner_ray.engines.serving import core_shares
 from el4ner_ray.errors import UsageError
@@ -180,10 +180,16 @@ def bill(plan: Plan, sentences: int, startup_seconds: float, price_per_hour: flo
 
 
 def planned_fields(config: JobConfig, plan: Plan) -> dict[str, Any]:
-    """The fields of a YAML file with which `annotate` runs as planned."""
-    replicas = {model.model: model.replicas for model in plan.models}
-    in_flight = max(config.limits.batches_in_flight, _BATCHES_A_REPLICA * max(replicas.values()))
+    """The fields of a YAML file with which `annotate` runs as planned; what is planned ends a range of replicas."""
+    planned = {model.model: model.replicas for model in plan.models}
+    in_flight = max(config.limits.batches_in_flight, _BATCHES_A_REPLICA * max(planned.values()))
     models = [model.model_dump(mode="json", exclude_defaults=True) for model in config.models]
+    replicas = {
+        model.name: {"min": min(model.replicas.min, planned[model.name]), "max": planned[model.name]}
+        if isinstance(model.replicas, ReplicaRange)
+        else planned[model.name]
+        for model in config.models
+    }
     return {
         "profile": config.profile,
         "models": [fields | {"replicas": replicas[fields["name"]]} for fields in models],

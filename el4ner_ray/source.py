@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from el4ner_ray import logs, schema
 from el4ner_ray.config import Limits
 from el4ner_ray.corpus import Corpus, Done, read_blocks
-from el4ner_ray.schema import PADDING
+from el4ner_ray.schema import PADDING, Failure
 
 
 class CorpusSource(Datasource):  # type: ignore[misc]  # ray has no type stubs
@@ -78,7 +80,14 @@ class CorpusSource(Datasource):  # type: ignore[misc]  # ray has no type stubs
 def _read(shared: ray.ObjectRef, file_index: int, limits: Limits, block_bytes: int) -> Iterator[pa.Table]:
     corpus, done = ray.get(shared)
     for table in read_blocks(corpus, file_index, limits.batch_documents, limits.part_characters, done):
+        _tell_unread(table)
         yield from pad(table, block_bytes)
+
+
+def _tell_unread(table: pa.Table) -> None:
+    unread = table.filter(pc.is_valid(table.column(schema.ERROR))).select([schema.DOC_ID, schema.PART, schema.ERROR])
+    for document, part, error in zip(*(column.to_pylist() for column in unread.columns), strict=True):
+        logs.tell_failures(document, part, [Failure("input", "read", "", error)])
 
 
 def block_bytes(limits: Limits) -> int:

@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from tenacity import AsyncRetrying, RetryError, before_sleep_log, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from el4ner_ray import logs
 from el4ner_ray.config import JobConfig
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.serving import application_name
@@ -56,7 +57,9 @@ class ServedEnsemble:
         calls = [distinct[start : start + size] for start in range(0, len(distinct), size)]
         # Inside a Serve replica, calls inherit the id of the request that it answers, and Serve's router (Ray 2.60,
         # `_pending_requests_by_id`) loses all but one of those that have the same: each gets a context without any.
-        apart = [asyncio.create_task(self._call(model, call, session), context=Context()) for call in calls]
+        # They log what this context is about.
+        told = logs.bound(logger, model=model)
+        apart = [asyncio.create_task(self._call(model, call, session, told), context=Context()) for call in calls]
         answered = await asyncio.gather(*apart)
         answer = dict(zip(distinct, itertools.chain.from_iterable(answered), strict=True))
         # What a merged request cost is counted once.
@@ -73,21 +76,23 @@ class ServedEnsemble:
             merged.append(completion)
         return merged
 
-    async def _call(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+    async def _call(self, model: str, requests: list[Request], session: str, told: logs.Logger) -> list[Completion]:
         try:
-            return await self._with_retries(model, requests, session)
+            return await self._with_retries(model, requests, session, told)
         except RetryError as error:
             reason = f"no answer after {self._limits.retries + 1} tries: {error.last_attempt.exception()!r}"
             return [Completion("", error=" ".join(reason.split()))] * len(requests)
 
-    async def _with_retries(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+    async def _with_retries(
+        self, model: str, requests: list[Request], session: str, told: logs.Logger
+    ) -> list[Completion]:
         payload = _encode_requests(requests)
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(self._limits.retries + 1),
             # Seven tries span some two minutes at their longest: an engine that died is loaded again meanwhile.
             wait=wait_random_exponential(multiplier=2, max=60),
             retry=retry_if_exception_type(_PASSING),
-            before_sleep=before_sleep_log(logger, logging.WARNING),
+            before_sleep=before_sleep_log(told, logging.WARNING),
         ):
             with attempt:
                 response = self._handle(model).options(session_id=session).generate.remote(payload)

@@ -15,8 +15,9 @@ import ray
 from ray import serve
 from ray._private import state
 from ray.serve import Application
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
+from el4ner_ray import logs
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Engine, Request
@@ -30,6 +31,11 @@ _decode_requests = msgspec.msgpack.Decoder(list[Request]).decode
 
 # Calls that may wait at a replica; more would only queue inside vLLM. Serve's default of 5 starves it.
 MAX_ONGOING_CALLS = 64
+
+_LOGS = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
+
+# vLLM's own `max_num_seqs`, where a model's `engine` does not say another.
+_REQUESTS_AT_ONCE = 128
 
 
 def application_name(model: str, job: str | None = None) -> str:
@@ -57,7 +63,8 @@ class EngineReplica:
         try:
             await self._engine.generate([Request((prefix,), max_tokens=1)])
         except RetryableError as error:
-            logger.warning("model %s: the shared prefix is left to the first request: %s", model.name, error)
+            told = logs.bound(logger, model=model.name)
+            told.warning("model %s: the shared prefix is left to the first request: %s", model.name, error)
 
     async def generate(self, requests: bytes) -> bytes:
         """Msgpack of list[Request] in, msgpack of list[Completion] out."""
@@ -81,7 +88,9 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
         actor["runtime_env"] = {"env_vars": environment}
     options: dict[str, Any] = {
         "name": model.name,
-        "num_replicas": model.replicas,
+        **_replicas(config, model),
+        # Serve's own, above, does not reach replicas where another job started it.
+        "logging_config": _LOGS,
         "max_ongoing_requests": MAX_ONGOING_CALLS,
         "health_check_period_s": 10,
         "health_check_timeout_s": 60,
@@ -100,6 +109,22 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
         options |= {"placement_group_bundles": bundles, "placement_group_strategy": "PACK"}
         actor["num_gpus"] = 0
     return options | {"ray_actor_options": actor}
+
+
+def _replicas(config: JobConfig, model: ModelConfig) -> dict[str, Any]:
+    if isinstance(model.replicas, int):
+        return {"num_replicas": model.replicas}
+    at_once = math.ceil(model.engine.get("max_num_seqs", _REQUESTS_AT_ONCE) / config.limits.call_requests)
+    scaling = AutoscalingConfig(
+        min_replicas=model.replicas.min,
+        max_replicas=model.replicas.max,
+        # Calls that are worked on and as many that wait: with fewer a replica is idle between two of them.
+        target_ongoing_requests=min(2 * at_once, MAX_ONGOING_CALLS),
+        # A run soon asks for as much as it ever will, and goes on so to its end: what queues now, queues later.
+        upscale_delay_s=10,
+        look_back_period_s=20,
+    )
+    return {"num_replicas": "auto", "autoscaling_config": scaling}
 
 
 def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, list[int]]:
@@ -186,7 +211,7 @@ def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
     Raises FatalError, naming the model, when one does not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    serve.start(proxy_location="Disabled", logging_config=_LOGS)
     stop_left_behind(say)
     for models in start_order(config.models):
         say(f"starting engines: {', '.join(model.name for model in models)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,10 +13,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from el4ner_ray import schema
+from el4ner_ray import logs, schema, tracing
 from el4ner_ray.engines.base import Completion
 from el4ner_ray.schema import Column, Failure, Span, Usage
 from el4ner_ray.telemetry import StageMetrics
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,6 +104,15 @@ class Stage(ABC):
     def _metrics(self) -> StageMetrics:
         return StageMetrics(self.name)
 
+    @cached_property
+    def _spans(self) -> tracing.StageSpans | None:
+        return tracing.of_stage(self.name)
+
+    def __del__(self) -> None:
+        """Called by Ray Data when the actor stops in good order."""
+        if spans := self.__dict__.get("_spans"):
+            spans.flush()
+
     @abstractmethod
     async def run(self, batch: Batch) -> Sequence[Any]:
         """One record of `writes` for each row of the batch, in order."""
@@ -107,13 +120,29 @@ class Stage(ABC):
     async def __call__(self, table: pa.Table) -> pa.Table:
         """A block in, the same block with three more columns out."""
         batch = Batch.of(table, self.name)
-        records = await self.run(batch)
+        began = time.time_ns()
+        with logs.about(stage=self.name, documents=table.column(schema.DOC_ID).to_pylist()):
+            try:
+                records = await self.run(batch)
+            except Exception as error:
+                logs.bound(logger).error("a stage ended: %s", type(error).__name__)
+                raise
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
-        self._metrics.count(*spent(batch.ledgers), rows=table.num_rows)
+        self._tell(batch, began)
         if schema.PADDING in table.column_names:
             table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))
         usage, failures = schema.usage_column(self.name), schema.failures_column(self.name)
         table = table.append_column(usage.name, usage.encode([dict(ledger.usage) for ledger in batch.ledgers]))
         return table.append_column(failures.name, failures.encode([ledger.failures for ledger in batch.ledgers]))
+
+    def _tell(self, batch: Batch, began: int) -> None:
+        """Metrics, log lines and spans of a batch that began so many ns after 1970."""
+        ended = time.time_ns()
+        self._metrics.count(*spent(batch.ledgers), rows=batch.table.num_rows)
+        keys = zip(*(batch.table.column(name).to_pylist() for name in (schema.DOC_ID, schema.PART)), strict=True)
+        for (document, part), ledger in zip(keys, batch.ledgers, strict=True):
+            logs.tell_failures(document, part, ledger.failures)
+            if self._spans:
+                self._spans.record(document, part, began, ended, dict(ledger.usage), ledger.failures)

@@ -21,11 +21,26 @@ from el4ner_ray.serve.declared import JOB, Served, api, engine
 from tests.conftest import free_port, until, write_jsonl
 from tests.faults.bench import Annotation, Difference, command, compare, files
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(400)
 
 MODELS = ("fake-a", "fake-b", "fake-c")
 DOCUMENTS = 64
 NODE = {"object_store_memory": 80 << 20}
+A_GPU_EACH: dict[str, Any] = {
+    "models": [{"name": name, "source": "fake", "gpus": 1, "cpus": 0.1} for name in MODELS],
+    "fake": {"latency_ms": 400},
+    "limits": {"batch_documents": 4, "batches_in_flight": 2, "documents_per_file": 8, "retries": 12},
+}
+# Each stage always has six calls at each model, far more than two a replica, until the documents run out.
+GROWING: dict[str, Any] = {
+    "models": [
+        {"name": name, "source": "fake", "gpus": 0, "cpus": 0.05, "engine": {"max_num_seqs": 64}}
+        | {"replicas": {"min": 1, "max": 3} if name == "fake-b" else 1}
+        for name in MODELS
+    ],
+    "fake": {"latency_ms": 5000},
+    "limits": {"batch_documents": 1, "batches_in_flight": 6, "documents_per_file": 8, "retries": 12},
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +69,18 @@ def four_nodes(token: None) -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-def replicas() -> dict[str, str]:
-    """Id of the node of each living engine, by its model."""
-    return {
-        actor["Name"].rsplit("#", 2)[1]: actor["Address"]["NodeID"]
+def engines() -> list[tuple[str, str]]:
+    """The model, and the id of the node, of each living engine."""
+    return [
+        (actor["Name"].rsplit("#", 2)[1], actor["Address"]["NodeID"])
         for actor in state.actors().values()
         if actor["State"] == "ALIVE" and actor["Name"].startswith("SERVE_REPLICA::el4ner-")
-    }
+    ]
+
+
+def replicas() -> dict[str, str]:
+    """Id of the node of the engine of each model, when each has one."""
+    return dict(engines())
 
 
 def free_gpus() -> float:
@@ -73,17 +93,13 @@ class Job:
     def __init__(self, folder: Path, index: Path, address: str) -> None:
         texts = (f"Anna Berg met Ben in Oslo, year {i}." for i in range(DOCUMENTS))
         corpus = write_jsonl(folder / "in.jsonl", [{"id": str(i), "text": text} for i, text in enumerate(texts)])
-        settings: dict[str, Any] = {
-            "models": [{"name": name, "source": "fake", "gpus": 1, "cpus": 0.1} for name in MODELS],
-            "fake": {"latency_ms": 400},
-            "limits": {"batch_documents": 4, "batches_in_flight": 2, "documents_per_file": 8, "retries": 12},
-        }
-        (folder / "job.yaml").write_text(yaml.safe_dump(settings))
         self._arguments = ("annotate", corpus, "--pool", index, "--pool-spans", "gold", "--profile", "fake")
-        self._config, self._address = folder / "job.yaml", address
+        self._address = address
 
-    def start(self, output: Path) -> Annotation:
-        line = command(*self._arguments, "--config", self._config, "--output", output)
+    def start(self, output: Path, settings: dict[str, Any] = A_GPU_EACH) -> Annotation:
+        config = output.with_suffix(".yaml")
+        config.write_text(yaml.safe_dump(settings))
+        line = command(*self._arguments, "--config", config, "--output", output)
         return Annotation(line, output, {"RAY_ADDRESS": self._address})
 
 
@@ -106,21 +122,28 @@ def test_a_declared_service_answers(monkeypatch: pytest.MonkeyPatch, request: py
     assert answer.json()["documents"][0]["status"] == "ok"
 
 
-def test_a_gpu_for_each_model_and_a_lost_node_changes_nothing(
-    four_nodes: Cluster, gold_index: Path, tmp_path: Path
-) -> None:
-    job = Job(tmp_path, gold_index, four_nodes.address)
-    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    until(lambda: free_gpus() == 3)
+@pytest.fixture(scope="module")
+def job(four_nodes: Cluster, gold_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return Job(tmp_path_factory.mktemp("job"), gold_index, four_nodes.address)
 
-    run = job.start(undisturbed)
+
+@pytest.fixture(scope="module")
+def undisturbed(four_nodes: Cluster, job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run in which nothing happens: three engines on three nodes, a GPU each."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    until(lambda: free_gpus() == 3)
+    run = job.start(output)
     until(lambda: replicas().keys() == set(MODELS))
     with_gpus = {node.node_id for node in four_nodes.worker_nodes}
     assert set(replicas().values()) == with_gpus  # three engines on three nodes: one each
     until(lambda: free_gpus() == 0)
-    assert run.wait(120) == 0, run.told()
-    until(lambda: free_gpus() == 3)
+    assert run.wait(200) == 0, run.told()
+    return output
 
+
+def test_a_lost_node_changes_nothing(four_nodes: Cluster, job: Job, undisturbed: Path, tmp_path: Path) -> None:
+    disturbed = tmp_path / "disturbed"
+    until(lambda: free_gpus() == 3)
     run = job.start(disturbed)
     until(lambda: bool(files(disturbed)))
     committed = len(files(disturbed))
@@ -128,6 +151,19 @@ def test_a_gpu_for_each_model_and_a_lost_node_changes_nothing(
     four_nodes.remove_node(lost, allow_graceful=False)
     added = four_nodes.add_node(num_cpus=1, num_gpus=1, **NODE)
     until(lambda: replicas().get("fake-b") == added.node_id)
-    assert run.wait(120) == 0, run.told()
+    assert run.wait(200) == 0, run.told()
     assert committed < len(files(disturbed))
     assert compare(disturbed, undisturbed) == Difference(0, 0, 0)
+
+
+def test_replicas_come_while_calls_queue_and_change_nothing(job: Job, undisturbed: Path, tmp_path: Path) -> None:
+    growing = tmp_path / "growing"
+    until(lambda: not engines())
+    run = job.start(growing, GROWING)
+    until(lambda: len(engines()) == 3)  # one of each, as the range begins
+    until(lambda: [model for model, _ in engines()].count("fake-b") == 3 or run.process.poll() is not None)
+    assert run.process.poll() is None, run.told()
+    committed = len(files(growing))
+    assert run.wait(200) == 0, run.told()
+    assert committed < len(files(growing))
+    assert compare(growing, undisturbed) == Difference(0, 0, 0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from el4ner_ray.config import PROFILES, JobConfig, fingerprint, fingerprint_fields, load
+from el4ner_ray.config import PROFILES, JobConfig, ReplicaRange, fingerprint, fingerprint_fields, load
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.vllm import engine_arguments
 from el4ner_ray.errors import UsageError
@@ -51,6 +51,20 @@ def test_tensor_parallel_models_get_a_bundle_for_each_gpu() -> None:
     assert options["ray_actor_options"]["num_gpus"] == 0
 
 
+@pytest.mark.parametrize(
+    ("engine", "call_requests", "calls"),
+    [({}, 64, 4), ({"max_num_seqs": 256}, 64, 8), ({"max_num_seqs": 8}, 64, 2), ({"max_num_seqs": 1024}, 1, 64)],
+)
+def test_a_range_of_replicas_follows_the_calls_that_fill_an_engine(
+    engine: dict[str, int], call_requests: int, calls: int
+) -> None:
+    paper = load(profile="paper", overrides={"limits": {"call_requests": call_requests}})
+    model = paper.models[0].model_copy(update={"replicas": ReplicaRange(min=2, max=5), "engine": engine})
+    scaling = serving.deployment_options(paper, model, {})["autoscaling_config"]
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 5, calls)
+    assert "autoscaling_config" not in serving.deployment_options(paper, paper.models[0], {})
+
+
 @pytest.mark.parametrize("cores", [1, 2, 3, 4, 7, 64])
 def test_engines_on_cpu_share_the_cores_by_their_share_of_the_work(cores: int) -> None:
     models = load(profile="tiny-cpu").models
@@ -65,6 +79,11 @@ def test_engines_on_cpu_share_the_cores_by_their_share_of_the_work(cores: int) -
 def test_on_two_cores_the_large_model_has_one_to_itself() -> None:
     chosen = serving.core_shares(load(profile="tiny-cpu").models, 2)
     assert chosen == {"qwen2.5-coder-0.5b": [0], "gemma3-270m": [1], "smollm2-135m": [1]}
+
+
+def model(fields: str) -> str:
+    """A configuration with one model that has these fields."""
+    return f"{{verifier: a, models: [{{name: a, source: x, {fields}}}]}}"
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -89,6 +108,10 @@ def written(tmp_path: Path, text: str) -> Path:
         ("a: [", "not YAML"),
         ("limits: {part_characters: -1}", "limits.part_characters"),
         ("demonstrations: {weights: {PROPN: 1}}", "PROPN, NOUN, PRON and other"),
+        (model("replicas: 0"), "models.0.replicas.number: "),
+        (model("replicas: {max: 0}"), "models.0.replicas.range.max: "),
+        (model("replicas: {min: 3, max: 2}"), "min is 3, more than max"),
+        (model("replicas: {min: 1, max: 2}, gpus: 0.5"), "give a number, or whole cards"),
     ],
 )
 def test_a_wrong_field_is_named_in_one_line(tmp_path: Path, text: str, telling: str) -> None:

@@ -23,7 +23,16 @@ from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted(DOCS.glob("*.md"))]
-SECTIONS = ("JobConfig", "ModelConfig", "Rates", "Demonstrations", "Calibration", "Limits", "FakeEngine")
+SECTIONS = (
+    "JobConfig",
+    "ModelConfig",
+    "ReplicaRange",
+    "Rates",
+    "Demonstrations",
+    "Calibration",
+    "Limits",
+    "FakeEngine",
+)
 JOBS = {
     "jobs/annotate.py": "annotate",
     "jobs/build_index.py": "index",

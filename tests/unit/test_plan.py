@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from el4ner_ray import cli
-from el4ner_ray.config import JobConfig, load
+from el4ner_ray.config import JobConfig, ReplicaRange, load
 from el4ner_ray.costs import measured, stated
 from el4ner_ray.errors import UsageError
-from el4ner_ray.plan import bill, plan_cores, plan_gpus
+from el4ner_ray.plan import bill, plan_cores, plan_gpus, planned_fields
 
 PAPER = load(profile="paper")
 NAMES = PAPER.model_names
@@ -141,6 +141,27 @@ def test_replicas_of_the_measured_run_count() -> None:
     plan = plan_gpus(PAPER, measured(run, "out").costs, 4)
     assert [model.replicas for model in plan.models] == [1, 2, 1]
     assert plan.sentences_per_second == pytest.approx(0.5)
+
+
+def ranged(least: int, most: int) -> JobConfig:
+    """The paper's ensemble with this range of replicas of phi-4."""
+    some = ReplicaRange(min=least, max=most)
+    models = [model.model_copy(update={"replicas": some} if model.name == "phi-4" else {}) for model in PAPER.models]
+    return PAPER.model_copy(update={"models": tuple(models)})
+
+
+def test_a_range_of_replicas_ends_where_the_plan_does() -> None:
+    plan = plan_gpus(PAPER, dict(zip(NAMES, (1.0, 3.0, 1.0), strict=True)), 5)
+    for least, expected in ((2, {"min": 2, "max": 3}), (4, {"min": 3, "max": 3})):
+        fields = planned_fields(ranged(least, 8), plan)
+        assert [model["replicas"] for model in fields["models"]] == [1, expected, 1]
+
+
+def test_a_run_whose_replicas_came_and_went_is_no_measure() -> None:
+    seconds = dict(zip(NAMES, (30, 60, 30), strict=True))
+    with pytest.raises(UsageError, match="replicas of phi-4 was there"):
+        measured(finished(ranged(1, 2), seconds), "out")
+    assert measured(finished(ranged(1, 1), seconds), "out") == measured(finished(PAPER, seconds), "out")
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 4, 16])
