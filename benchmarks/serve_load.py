@@ -1,35 +1,64 @@
-"""What `el4ner serve` adds to the engines, with many clients at once and scripted engines of a known latency.
+"""What `el4ner serve` adds to the engines, with scripted engines of a known latency.
 
-    benchmarks/serve_load.py --clients 50 --requests 10 --latency-ms 500
+    benchmarks/serve_load.py --clients 1 50 --rates 5 10 20 --latency-ms 500
 
-Each client sends one sentence after another. The engines alone would take the latency of every stage's calls, which
-follow each other; what a request takes longer is the overhead: HTTP, Ray Serve's proxy and handles, the stages.
+Loads follow each other on one server: so many clients that each send one sentence after another, and sentences that
+arrive at random, so many a second, whatever became of those before. The engines alone would take the latency of every
+stage's calls, which wait for those of the stage before; what a request takes longer is the overhead: HTTP, Ray Serve's
+proxy and handles, the stages, and waiting for a core. The client runs on the same machine, so its work counts, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
+import aiohttp
+import numpy as np
+import psutil
 
 LABELS = {"person": "named people", "place": "cities and rivers"}
+WARM_UP = 100
+
+
+Took = tuple[float, float, int]
+"""Of a request: seconds at the client, seconds that the server says the stages took, calls that followed each other."""
+Ask = Callable[[int], Awaitable[Took]]
+
+
+@dataclass
+class Load:
+    """What one load measured."""
+
+    name: str
+    took: list[Took]
+    seconds: float
+    cpu_seconds: dict[str, float]
+    cores_of_others: float
 
 
 def main() -> None:
     """Start a server, load it, print what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--requests", type=int, default=10, help="of each client, after two that do not count")
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 50], help="clients at once, of each load")
+    parser.add_argument("--rates", type=float, nargs="*", default=[10.0], help="requests/s, of each further load")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     parser.add_argument("--latency-ms", type=float, default=500.0, help="of every call to an engine")
+    parser.add_argument("--pool", help="folder of an index: demonstrations are retrieved for each sentence")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "job.yaml"
@@ -38,43 +67,109 @@ def main() -> None:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = [sys.executable, "-m", "el4ner_ray", "serve", "--profile", "fake", "--config", str(config)]
-        server = subprocess.Popen(
-            [*command, "--port", str(port)], stderr=subprocess.PIPE, env=os.environ | {"EL4NER_API_KEY": ""}
-        )
+        command += ["--port", str(port), *(["--pool", arguments.pool] if arguments.pool else [])]
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"EL4NER_API_KEY": ""})
         assert server.stderr
         try:
             for line in server.stderr:
                 if b"listening" in line:
                     break
-            took = asyncio.run(
-                load(f"http://127.0.0.1:{port}", arguments.clients, arguments.requests, arguments.latency_ms)
-            )
+            loads = asyncio.run(measured(f"http://127.0.0.1:{port}", server.pid, arguments))
         finally:
             server.terminate()
             server.communicate(timeout=60)
-    print(json.dumps(figures(took, arguments.latency_ms), indent=2))
+    for load in loads:
+        print(json.dumps(figures(load, arguments.latency_ms), indent=2))
 
 
-async def load(url: str, clients: int, requests: int, latency_ms: float) -> list[tuple[float, float, int]]:
-    """Seconds at the client, seconds that the server says the stages took, and rounds of calls of each request."""
-    took: list[tuple[float, float, int]] = []
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120) as session:
+async def measured(url: str, server: int, arguments: argparse.Namespace) -> list[Load]:
+    """All loads, on a server that has answered before."""
+    pool = None if arguments.pool else LABELS
+    limits = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(url, connector=limits, timeout=aiohttp.ClientTimeout(120)) as session:
 
-        async def client(number: int) -> None:
-            # Clients that start as one would go on as one: every engine call of all 50 would end at the same time.
-            await asyncio.sleep(number / clients * 3 * latency_ms / 1000)
-            for turn in range(-2, requests):
-                text = f"Anna{number} met Ben{turn + 2} in Oslo."
-                began = time.perf_counter()
-                answer = await session.post("/v1/annotate", json={"texts": [text], "labels": LABELS})
+        async def ask(number: int) -> Took:
+            body = {"texts": [f"Anna{number} met Ben{number + 7} in Oslo."], "labels": pool}
+            began = time.perf_counter()
+            async with session.post("/v1/annotate", json=body) as response:
+                answer = await response.json()
                 seconds = time.perf_counter() - began
-                answer.raise_for_status()
-                if turn >= 0:
-                    took.append((seconds, answer.json()["seconds"], rounds(answer.json()["stages"])))
+                response.raise_for_status()
+            return seconds, answer["seconds"], rounds(answer["stages"])
 
-        await asyncio.gather(*map(client, range(clients)))
+        await asyncio.gather(*map(ask, range(WARM_UP)))
+        runs = [
+            (f"{clients} clients", closed(ask, clients, arguments.seconds, 3 * arguments.latency_ms / 1000))
+            for clients in arguments.clients
+        ] + [(f"{rate:g} requests/s", opened(ask, rate, arguments.seconds)) for rate in arguments.rates]
+        return [await observed(name, server, run) for name, run in runs]
+
+
+async def closed(ask: Ask, clients: int, seconds: float, spread: float) -> list[Took]:
+    """Clients that wait for an answer before they ask again, for so many seconds."""
+    took: list[Took] = []
+    end = time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        # Clients that start as one would go on as one: every engine call of all 50 would end at the same time.
+        await asyncio.sleep(number / clients * spread)
+        while time.perf_counter() < end:
+            took.append(await ask(next(numbers)))
+
+    numbers = itertools.count()
+    await asyncio.gather(*map(client, range(clients)))
     return took
+
+
+async def opened(ask: Ask, rate: float, seconds: float) -> list[Took]:
+    """Requests that arrive independently of each other (a Poisson process), for so many seconds."""
+    gaps = random.Random(0)
+    asked: list[asyncio.Task[Took]] = []
+    arrival = began = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        while (arrival := arrival + gaps.expovariate(rate)) < began + seconds:
+            await asyncio.sleep(arrival - time.perf_counter())
+            asked.append(tasks.create_task(_one(ask, len(asked))))
+    return [task.result() for task in asked]
+
+
+async def _one(ask: Ask, number: int) -> Took:
+    return await ask(number)
+
+
+async def observed(name: str, server: int, run: Awaitable[list[Took]]) -> Load:
+    """Run a load, and count the CPU time of each kind of process meanwhile."""
+    before, all_before, began = cpu_seconds(server), busy_seconds(), time.perf_counter()
+    took = await run
+    seconds = time.perf_counter() - began
+    spent = {name: after - before.get(name, 0.0) for name, after in cpu_seconds(server).items()}
+    return Load(name, took, seconds, spent, (busy_seconds() - all_before - sum(spent.values())) / seconds)
+
+
+def cpu_seconds(server: int) -> dict[str, float]:
+    """CPU seconds so far of the server's processes, by what they do, and of this one."""
+    found: dict[str, float] = defaultdict(float, client=time.process_time())
+    for process in [psutil.Process(server), *psutil.Process(server).children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+            found[kind(process.cmdline())] += times.user + times.system
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def kind(command: list[str]) -> str:
+    """What a process of the server does, by its command line."""
+    title = command[0] if command else ""
+    if title.startswith("ray::ServeReplica"):
+        return "api" if title.split(":")[-1].split(".")[0] == "api" else "engines"
+    return "proxy" if "ProxyActor" in title else "rest of Ray"
+
+
+def busy_seconds() -> float:
+    """CPU seconds of the machine so far that were not idle."""
+    times = psutil.cpu_times()
+    return float(sum(times[:3]) + times.irq + times.softirq)
 
 
 def rounds(stages: dict[str, dict[str, dict[str, float]]]) -> int:
@@ -83,18 +178,28 @@ def rounds(stages: dict[str, dict[str, dict[str, float]]]) -> int:
     return asked + bool(stages["classify"].get("fake-c", {}).get("requests"))
 
 
-def figures(took: list[tuple[float, float, int]], latency_ms: float) -> dict[str, float]:
-    """Percentiles in ms of the overhead above the engines; `in_stages_p95` is the part of it that the stages see."""
-    above = sorted(1000 * seconds - calls * latency_ms for seconds, _, calls in took)
-    inside = sorted(1000 * seconds - calls * latency_ms for _, seconds, calls in took)
+def figures(load: Load, latency_ms: float) -> dict[str, Any]:
+    """Percentiles in ms of the overhead above the engines and of the part that the stages see; CPU ms a request."""
+    above = [1000 * seconds - calls * latency_ms for seconds, _, calls in load.took]
+    inside = [1000 * seconds - calls * latency_ms for _, seconds, calls in load.took]
+    requests = len(load.took)
     return {
-        "requests": len(took),
-        "overhead_p50_ms": round(above[len(above) // 2], 1),
-        "overhead_p95_ms": round(above[int(0.95 * len(above))], 1),
-        "in_stages_p50_ms": round(inside[len(inside) // 2], 1),
-        "in_stages_p95_ms": round(inside[int(0.95 * len(inside))], 1),
-        "request_p95_ms": round(1000 * sorted(seconds for seconds, _, _ in took)[int(0.95 * len(took))], 1),
+        "load": load.name,
+        "requests": requests,
+        "requests_per_second": round(requests / load.seconds, 1),
+        "overhead_ms": percentiles(above),
+        "in_stages_ms": percentiles(inside),
+        "cpu_ms_per_request": {
+            name: round(1000 * seconds / requests, 1) for name, seconds in sorted(load.cpu_seconds.items())
+        },
+        "cores_busy": round(sum(load.cpu_seconds.values()) / load.seconds, 2),
+        "cores_of_others": round(load.cores_of_others, 2),
     }
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """The 50th and the 95th."""
+    return {f"p{which}": round(float(np.percentile(values, which)), 1) for which in (50, 95)}
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ once, ids are unique and all blocks have one schema. The second, on the workers,
 from __future__ import annotations
 
 import hashlib
-import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +14,12 @@ from itertools import islice
 from typing import Any, Protocol
 
 import pyarrow as pa
-import regex
 
 from el4ner_ray import readers
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.schema import PART_SCHEMA, RESERVED_COLUMNS
+from el4ner_ray.extra_columns import ExtraColumns, cell, flat
+from el4ner_ray.schema import PART_SCHEMA
+from el4ner_ray.splitting import split_parts
 
 _GROUP = 4  # a block holds at most this many times the characters of the longest part
 
@@ -95,7 +94,7 @@ def survey(inputs: Sequence[str], text_column: str, id_column: str | None = None
     counts: Counter[str] = Counter()
     # 128-bit hashes take a fraction of the ids' memory, and no two ids of any archive will share one.
     seen: set[bytes] = set()
-    extra = _ExtraColumns()
+    extra = ExtraColumns()
     for origin, name in zip(found, _unique_names(found), strict=True):
         remaining = None if limit is None else limit - counts.total()
         if remaining == 0:
@@ -184,54 +183,6 @@ def check_unchanged(
         )
 
 
-# Where to cut, best first. Each pattern ends where the next part may start.
-_CUTS = tuple(
-    regex.compile(pattern)
-    for pattern in (
-        r"\R\s*\R|\u2029",
-        r"\R",
-        r"[.!?…]['\"’”»)\]]*\s+|[。！？｡؟۔।॥።။។]['\"’”」』）》\])]*\s*",
-        r"\s+",
-    )
-)
-_GRAPHEME = regex.compile(r"\X")
-_CONTEXT = 256  # flags are pairs of letters counted from the first of a row: more than 128 flags in a row may be cut
-
-
-def split_parts(text: str, limit: int) -> list[tuple[int, int]]:
-    """Half-open ranges of at most `limit` code points that follow each other and cover the text; [(0, 0)] if empty.
-
-    A cut lies in the second half of what fits: after a paragraph, else a line, else a sentence, else white space, else
-    anywhere between graphemes. Only a grapheme that leaves no such place (longer than half the limit) is cut itself.
-    """
-    ranges = []
-    start = 0
-    while len(text) - start > limit:
-        end = _cut(text, start, start + limit)
-        ranges.append((start, end))
-        start = end
-    return [*ranges, (start, len(text))]
-
-
-def _cut(text: str, start: int, high: int) -> int:
-    low = high - (high - start) // 2
-    for pattern in _CUTS:
-        for match in reversed(list(pattern.finditer(text, low, high))):
-            if _between_graphemes(text, start, match.end()):
-                return int(match.end())
-    return next((place for place in range(high, low - 1, -1) if _between_graphemes(text, start, place)), high)
-
-
-def _between_graphemes(text: str, start: int, place: int) -> bool:
-    here = text[place - 1 : place + 1]
-    if here.isascii():
-        return here != "\r\n"
-    # After a line break even a combining mark is a grapheme of its own; it still must not begin a part.
-    if here[1] == "\u200d" or unicodedata.category(here[1]).startswith("M"):
-        return False
-    return any(match.end() == place for match in _GRAPHEME.finditer(text, max(start, place - _CONTEXT), place + 1))
-
-
 def _unique_names(found: Sequence[readers.Found]) -> list[str]:
     names = [file.name for file in found]
     while len(names) > len(set(names)):
@@ -252,7 +203,7 @@ def _open_file(uri: str, name: str, text_column: str, id_column: str | None) -> 
             there = ", ".join(columns) or "none"
             raise UsageError(f"{uri}: there is no column {column!r}; set {option} to one of its columns: {there}")
     if kind == "parquet":
-        type_ = _flat(readers.parquet_schema(uri).field(text_column).type)
+        type_ = flat(readers.parquet_schema(uri).field(text_column).type)
         if not pa.types.is_string(type_) and not pa.types.is_large_string(type_):
             raise UsageError(
                 f"{uri}: the column {text_column!r} holds {type_}, not strings; set text_column to another"
@@ -304,82 +255,6 @@ def _duplicate(files: Sequence[CorpusFile], text_column: str, second: Document) 
     )
 
 
-def output_names(names: Sequence[str]) -> dict[str, str]:
-    """What the input's other columns are called in the output: their own names, or `input_NAME` where it has these."""
-    chosen: dict[str, str] = {}
-    for name in names:
-        new = name
-        while new in RESERVED_COLUMNS or new.startswith("el4ner.") or (new != name and new in names):
-            new = f"input_{new}"
-        chosen[name] = new
-    return chosen
-
-
-class _ExtraColumns:
-    """Finds one Arrow type for each extra column over all files."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, set[str]] = {}
-        self._schemas: list[tuple[str, pa.Schema]] = []
-
-    def add_values(self, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            kinds = self._kinds.setdefault(name, set())
-            if value is not None:
-                kinds.add(_kind(value))
-
-    def add_schema(self, uri: str, schema: pa.Schema, consumed: set[str | None]) -> None:
-        fields = [pa.field(field.name, _flat(field.type)) for field in schema if field.name not in consumed]
-        self._schemas.append((uri, pa.schema(fields)))
-
-    def settle(self) -> tuple[pa.Schema, dict[str, str], frozenset[str]]:
-        """The schema under output names, the new names by old ones, and the columns of JSON text by old names."""
-        types = {name: _type(kinds) for name, kinds in self._kinds.items()}
-        schema = pa.schema([(name, pa.string() if type_ is None else type_) for name, type_ in types.items()])
-        for uri, other in self._schemas:
-            try:
-                schema = pa.unify_schemas([schema, other], promote_options="permissive")
-                for field in other:
-                    pa.array([], field.type).cast(schema.field(field.name).type)
-            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-                reason = str(error).splitlines()[0]
-                raise UsageError(
-                    f"{uri}: a column has another type than in other files ({reason}); convert it"
-                ) from None
-        renamed = {name: new for name, new in output_names(schema.names).items() if new != name}
-        fields = [
-            pa.field(renamed.get(field.name, field.name), pa.string() if pa.types.is_null(field.type) else field.type)
-            for field in schema
-        ]
-        return pa.schema(fields), renamed, frozenset(name for name, type_ in types.items() if type_ is None)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        # Beyond 2**53 a float would round it, beyond 64 bits no Arrow integer holds it.
-        return "int" if abs(value) <= 2**53 else "long" if -(2**63) <= value < 2**63 else "json"
-    return "float" if isinstance(value, float) else "string" if isinstance(value, str) else "json"
-
-
-def _type(kinds: set[str]) -> Any:
-    """The Arrow type that holds the kinds exactly, None if only JSON text does."""
-    if not kinds:
-        return pa.null()
-    if kinds <= {"int", "long"}:
-        return pa.int64()
-    if kinds <= {"int", "float"}:
-        return pa.float64()
-    return {"bool": pa.bool_(), "string": pa.string()}.get(next(iter(kinds))) if len(kinds) == 1 else None
-
-
-def _flat(type_: pa.DataType) -> pa.DataType:
-    """Plain strings for string views and dictionaries: they unite with the strings of other files."""
-    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
-    return pa.string() if pa.types.is_string_view(type_) else type_
-
-
 def _table(corpus: Corpus, rows: Sequence[tuple[Document, int, int, int]], batch: int) -> pa.Table:
     own = [
         [document.doc_id for document, *_ in rows],
@@ -394,13 +269,6 @@ def _table(corpus: Corpus, rows: Sequence[tuple[Document, int, int, int]], batch
     for field in corpus.extra_schema:
         name = before.get(field.name, field.name)
         as_json = name in corpus.json_columns
-        cells = [_cell(document.extra.get(name), as_json, field.type) for document, *_ in rows]
+        cells = [cell(document.extra.get(name), as_json, field.type) for document, *_ in rows]
         arrays.append(pa.concat_arrays(cells))
     return pa.Table.from_arrays(arrays, schema=pa.schema([*PART_SCHEMA, *corpus.extra_schema]))
-
-
-def _cell(value: Any, as_json: bool, type_: pa.DataType) -> pa.Array:
-    if not isinstance(value, pa.Array):
-        value = pa.array([json.dumps(value, ensure_ascii=False) if as_json and value is not None else value])
-    # Unsafe for floats alone: integers that other files give as floats may round, nothing may wrap.
-    return value.cast(type_, safe=not pa.types.is_floating(type_))

@@ -10,9 +10,9 @@ from ray.data import Dataset
 from el4ner_ray import pipeline, readers
 from el4ner_ray.annotations import annotation_rows, failures_of
 from el4ner_ray.config import Limits
-from el4ner_ray.corpus import output_names
 from el4ner_ray.ensemble import Ensemble, PoolSource
 from el4ner_ray.errors import UsageError
+from el4ner_ray.extra_columns import output_names
 from el4ner_ray.parts import part_rows
 from el4ner_ray.schema import RESERVED_COLUMNS
 from el4ner_ray.source import block_bytes, pad

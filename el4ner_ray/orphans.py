@@ -17,7 +17,7 @@ import psutil
 logger = logging.getLogger(__name__)
 
 MARK = "EL4NER_DRIVER"
-_SECONDS_TO_GO = 5.0
+_SECONDS_TO_GO = 2.0
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from el4ner_ray.corpus import split_parts
 from el4ner_ray.schema import PART_SCHEMA
+from el4ner_ray.splitting import split_parts
 
 
 def part_rows(

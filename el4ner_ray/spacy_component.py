@@ -5,6 +5,7 @@ Ray is imported when a component is made.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +98,20 @@ class El4ner:
         """Entities so far that began or ended inside a token."""
         self._pool, self._labels = pool, labels
         self._key, self._mode = spans_key, alignment_mode
+        self._process = os.getpid()
 
     def __call__(self, doc: Doc) -> Doc:
         """Annotate one document; `nlp.pipe` on many is far faster."""
         return next(self.pipe([doc]))
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
-        """Annotate documents, `batch_size` at once. Engines answer in parallel; `n_process` must be 1."""
+        """Annotate documents, `batch_size` at once. Engines answer in parallel; UsageError unless `n_process` is 1."""
+        if os.getpid() != self._process:
+            # Each would start engines of its own, or wait for ever for a Ray session that a fork does not have.
+            raise UsageError(
+                "el4ner: this component was made in another process; use nlp.pipe with n_process=1, the engines work "
+                "in parallel as it is"
+            )
         self.ensemble.start()
         for docs in minibatch(stream, batch_size):
             annotated = self.ensemble.annotate([doc.text for doc in docs], self._pool, self._labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from el4ner_ray.config import JobConfig
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.fake import ScriptedEngine
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 SECONDS_TO_STOP = 60
 
@@ -42,9 +41,7 @@ class Server:
 @contextmanager
 def served(folder: Path, *options: str | Path, key: str = "") -> Iterator[Server]:
     """The command with profile fake on a free port, until the context ends; it listens when the context begins."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     log = folder / "serve.log"
     command = [sys.executable, "-m", "el4ner_ray", "serve", "--profile", "fake", "--port", str(port)]
     with log.open("wb") as output:

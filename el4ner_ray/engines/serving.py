@@ -264,5 +264,10 @@ def stop(config: JobConfig, *, wait: bool) -> None:
     """
     if not ray.is_initialized():
         return  # they ended with the session; asking Serve would start another one
-    for name in {application_name(model) for model in config.model_names} & serve.status().applications.keys():
-        serve.delete(name, _blocking=wait)
+    running = {application_name(model) for model in config.model_names} & serve.status().applications.keys()
+    for name in running:
+        serve.delete(name, _blocking=False)
+    if wait:
+        # All end at once; this waits for those that are still there.
+        for name in running:
+            serve.delete(name)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.schema import SENTENCES, Span
+from el4ner_ray.serve.computing import Computing
 from el4ner_ray.stages.base import Stage
 from el4ner_ray.stages.classify import Classify
 from el4ner_ray.stages.extract import Extract
@@ -31,10 +31,11 @@ from el4ner_ray.stages.verify import Verify
 
 Method = Literal["paper", "calibrated"]
 
-# Embedding and tagging compute here; the event loop must go on meanwhile.
-_COMPUTING = (Retrieve, Fuse)
 # Label sets whose prompts and demonstrations are kept rendered.
 _KEPT_RECIPES = 32
+
+
+Step = tuple[Stage, Callable[[pa.Table], Awaitable[pa.Table]]]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,17 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The label set, where demonstrations are from, and the stages after segmentation."""
+    """The label set, where demonstrations are from, and the stages after segmentation, each with what runs it."""
 
     labels: dict[str, str]
     demonstrations: Literal["pool", "given", "none"]
     method: Method
-    stages: tuple[Stage, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In the order in which they run."""
+        return tuple(stage for stage, _ in self.steps)
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,10 @@ class Annotator:
         self.config, self.pool = config, pool
         self._ensemble = ensemble
         self._segment = Segment(config)
-        self._retrieve = Retrieve(config, pool.index) if pool else None
         self._sessions = itertools.count()
+        # Embedding and tagging compute here; the event loop must go on meanwhile.
         self._thread = ThreadPoolExecutor(1)
+        self._retrieve = self._computing(Retrieve(config, pool.index)) if pool else None
         self._recipe = lru_cache(_KEPT_RECIPES)(self._make_recipe)
 
     @property
@@ -135,17 +142,23 @@ class Annotator:
         if request.from_pool and self.pool and self._retrieve:
             source: Literal["pool", "given", "none"] = "pool"
             shown: str | tuple[LabelledText, ...] = self.pool.index
-            before: list[Stage] = [PreExtract(config, labels, self._ensemble), self._retrieve]
+            before = [_asking(PreExtract(config, labels, self._ensemble)), self._retrieve]
         else:
             source = "given" if request.demonstrations else "none"
             shown = request.demonstrations
-            before = [Given(len(request.demonstrations))]
-        asking = [Extract(config, labels, shown, self._ensemble), Classify(config, labels, shown, self._ensemble)]
+            before = [_asking(Given(len(request.demonstrations)))]
+        asking = [
+            _asking(Extract(config, labels, shown, self._ensemble)),
+            _asking(Classify(config, labels, shown, self._ensemble)),
+        ]
         if request.method == "calibrated" and self.pool and self.pool.fusion:
-            last: Stage = Fuse(config, labels, self.pool.index, *self.pool.fusion)
+            last = self._computing(Fuse(config, labels, self.pool.index, *self.pool.fusion))
         else:
-            last = Verify(config, labels, shown, self._ensemble)
+            last = _asking(Verify(config, labels, shown, self._ensemble))
         return Recipe(labels, source, request.method, (*before, *asking, last))
+
+    def _computing(self, stage: Stage) -> Step:
+        return stage, Computing(stage, self._thread)
 
     async def sentences(self, texts: Sequence[str]) -> list[Sentence]:
         """The sentences of the texts, in order; a text without letters and digits has none."""
@@ -162,12 +175,13 @@ class Annotator:
         table = _rows(sentences, next(self._sessions))
         spans = [[Span(0, len(sentence.text))] for sentence in sentences]
         table = table.append_column(SENTENCES.name, SENTENCES.encode(spans))
-        for stage in recipe.stages:
-            table = await (self._computed(stage, table) if isinstance(stage, _COMPUTING) else stage(table))
+        for stage, run in recipe.steps:
+            table = await run(table)
             yield stage, table
 
-    async def _computed(self, stage: Stage, table: pa.Table) -> pa.Table:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: asyncio.run(stage(table)))
+
+def _asking(stage: Stage) -> Step:
+    return stage, stage
 
 
 def _rows(sentences: Sequence[Sentence], session: int) -> pa.Table:

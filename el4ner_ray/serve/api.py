@@ -105,8 +105,9 @@ def create_app(service: Service, metrics: Metrics, health: HealthCheck, key: byt
     return app
 
 
-def _guard(key: bytes | None) -> Callable[..., None]:
-    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+def _guard(key: bytes | None) -> Callable[..., Awaitable[None]]:
+    # A function that is not async would go through a pool of threads.
+    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
         if key is None:
             return
         if given is None or not hmac.compare_digest(key_digest(given.credentials), key):

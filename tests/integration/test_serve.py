@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import yaml
 
 from el4ner_ray import orphans
 from el4ner_ray.serve.messages import AnnotateResponse
+from tests.conftest import until
 from tests.serving import SECONDS_TO_STOP, Server, served
 
 pytestmark = pytest.mark.timeout(400)
@@ -62,13 +62,6 @@ def refused(answer: httpx.Response, status: int, code: str) -> None:
 def in_flight(client: httpx.Client) -> float:
     (value,) = re.findall(r"^el4ner_sentences_in_flight (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(value)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_health_and_models(client: httpx.Client) -> None:

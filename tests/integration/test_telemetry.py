@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import ray
 
 from el4ner_ray.schema import Failure, Usage
 from el4ner_ray.telemetry import StageMetrics
+from tests.conftest import free_port, until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -23,9 +22,7 @@ Counted = dict[tuple[str, ...], float]
 @pytest.fixture
 def port() -> Iterator[int]:
     """A Ray session of its own; its metrics are at this port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free: int = probe.getsockname()[1]
+    free = free_port()
     ray.init(
         address="local", num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False,
         _metrics_export_port=free, _node_ip_address="127.0.0.1", _system_config={"metrics_report_interval_ms": 1000},
@@ -66,9 +63,5 @@ def test_counters_reach_the_metrics_endpoint(port: int) -> None:
         ("seconds_total", "extract", "a", ""): 1.5,
         ("failures_total", "extract", "b", "engine"): 2,
     }
-    deadline = time.monotonic() + 120
-    found: Counted = {}
-    while time.monotonic() < deadline and not expected.items() <= found.items():
-        time.sleep(0.5)
-        found = scraped(port)
-    assert found == expected
+    until(lambda: expected.items() <= scraped(port).items())
+    assert scraped(port) == expected

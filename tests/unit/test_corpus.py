@@ -20,10 +20,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner_ray.corpus import Corpus, read_blocks, split_parts, survey
+from el4ner_ray.corpus import Corpus, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.schema import BATCH, PART_SCHEMA
 from el4ner_ray.source import PADDING, pad
+from el4ner_ray.splitting import split_parts
 
 UGLY = [
     "",

@@ -1,0 +1,96 @@
+"""The commands that look at a finished run: evaluate, report, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from el4ner_ray.commands.console import Quiet, out, say
+
+
+def evaluate(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
+    gold: Annotated[str, typer.Option(help="The same documents with their entities.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the numbers to this file, too; - prints them, and no table.")
+    ] = None,
+) -> None:
+    """Precision, recall and F1 of exact spans and types against gold: by type, and of each model and step.
+
+    Example: `el4ner evaluate out/demo --gold examples/gold.jsonl`
+    """
+    from el4ner_ray.measure import ENSEMBLE, UNION, evaluate_run, evaluation_tables
+
+    evaluations = evaluate_run(directory, gold)
+    content = json.dumps({name: evaluation.to_json() for name, evaluation in evaluations.items()}, indent=2)
+    if json_file == Path("-"):
+        typer.echo(content)
+        return
+    for table in evaluation_tables(evaluations):
+        out.print(table)
+    ensemble = evaluations[ENSEMBLE]
+    for what, step in (("what was kept", ENSEMBLE), ("all candidates", UNION)):
+        if found := evaluations[step].reliability:
+            out.print(
+                f"expected calibration error of the score, over {what}: {found.error:.3f} "
+                f"(a perfect one would show {found.by_chance:.3f} on so many, by chance)",
+                soft_wrap=True,
+            )
+    if ensemble.missing_documents:
+        missing = len(ensemble.missing_documents)
+        out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")
+    if ensemble.ignored_documents:
+        out.print(f"{ensemble.ignored_documents} annotated documents are not in the gold and do not count")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(content, "utf-8")
+
+
+def report(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
+    compare: Annotated[
+        str | None, typer.Option(metavar="GOLD", help="The same documents with their entities: marks errors.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Show the texts of at most so many documents.")] = 2000,
+) -> None:
+    """One HTML file with a run's figures and its texts with their entities; it needs no network.
+
+    Example: `el4ner report out/demo -o out/demo/report.html --compare examples/gold.jsonl`
+    """
+    from el4ner_ray.report.build import write_report
+
+    written = write_report(directory, output, compare, sample)
+    shown, size = len(written.data.documents), output.stat().st_size / 1e6
+    out.print(f"report with the texts of {shown} of {written.total} documents, {size:.1f} MB: {output}")
+
+
+def export(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="File to write; for spacy and brat, a folder.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="jsonl, conll, spacy, label-studio, brat, or web-annotation.",
+            autocompletion=lambda: ["jsonl", "conll", "spacy", "label-studio", "brat", "web-annotation"],
+        ),
+    ],
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.")] = 0.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")] = False,
+    language: Annotated[str, typer.Option(help="Of the texts; where sentences end in conll.")] = "en",
+    quiet: Quiet = False,
+) -> None:
+    """Write the annotations in a format that other tools read; docs/export.md says what each keeps.
+
+    Example: `el4ner export out/demo --format label-studio -o out/tasks.json`
+    """
+    from el4ner_ray.export.registry import export_run
+
+    summary = export_run(directory, format_, output, min_score=min_score, overwrite=overwrite, language=language)
+    for note in summary.notes:
+        say(note)
+    out.print(f"from {summary.documents} documents with {summary.entities} entities: {output}", soft_wrap=True)
