@@ -42,7 +42,8 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 
 def rows(*texts: str) -> pa.Table:
-    return pa.table({schema.TEXT: list(texts), schema.BATCH: [0] * len(texts)})
+    ids, zeros = [f"d{i}" for i in range(len(texts))], [0] * len(texts)
+    return pa.table({schema.DOC_ID: ids, schema.PART: zeros, schema.TEXT: list(texts), schema.BATCH: zeros})
 
 
 def ends(table: pa.Table) -> list[int]:
