@@ -8,7 +8,6 @@ import logging
 from contextvars import Context
 
 import msgspec
-from grpc.aio import AioRpcError
 from ray import serve
 from ray.exceptions import ObjectLostError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import RayServeException
@@ -27,12 +26,9 @@ logger = logging.getLogger(__name__)
 _encode_requests = msgspec.msgpack.Encoder().encode
 _decode_completions = msgspec.msgpack.Decoder(list[Completion]).decode
 
-# The replica died or is being replaced, its node died with the answer, the connection broke, Serve turned the call
-# away, or the deadline passed.
-_PASSING = (
-    *(RetryableError, RayActorError, ObjectLostError, AioRpcError),
-    *(RayServeException, TaskCancelledError, TimeoutError),
-)
+# The replica died or is being replaced, its node died with the answer, Serve turned the call away, or the deadline
+# passed.
+_PASSING = (RetryableError, RayActorError, ObjectLostError, RayServeException, TaskCancelledError, TimeoutError)
 
 
 class ServedEnsemble:

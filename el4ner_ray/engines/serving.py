@@ -22,6 +22,7 @@ from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
+from el4ner_ray.engines.loopback import keep_grpc_local
 from el4ner_ray.errors import FatalError, RetryableError
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class EngineReplica:
 
         Serve gives up after a bounded number of tries.
         """
+        keep_grpc_local()
         self._engine: Engine
         if config.engine == "fake":
             self._engine = ScriptedEngine(model.name, config.fake)

@@ -22,6 +22,7 @@ from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.client import ServedEnsemble
+from el4ner_ray.engines.loopback import keep_grpc_local
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.job import calibration_basis, check_assets
 from el4ner_ray.pool import open_pool
@@ -36,13 +37,6 @@ Say = Callable[[str], None]
 
 # The limits count sentences; what Serve lets through beside them are requests that are answered at once.
 _ONGOING_REQUESTS = 1000
-# Serve's calls are most of what the API computes: a sentence takes 7 of them without a pool. They cost least over gRPC,
-# and on one event loop for the API, its router and Serve's own work.
-_CHEAPER_CALLS = {
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-}
 # What is in flight when the server is told to stop may finish within so many seconds.
 _SECONDS_TO_FINISH = 20
 
@@ -77,6 +71,7 @@ class Api:
 
     def __init__(self, config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None, job: str) -> None:
         """`job` is the id of the Ray job whose engines are asked."""
+        keep_grpc_local()
         self._config, self._job, self._key = config, job, key
         self._metrics = Metrics()
         annotator = Annotator(config, pool, ServedEnsemble(config, job))
@@ -160,7 +155,7 @@ def api_deployment() -> Deployment:
         graceful_shutdown_timeout_s=_SECONDS_TO_FINISH,
         graceful_shutdown_wait_loop_s=0.2,  # as of the engines
         max_constructor_retry_count=1,
-        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": _CHEAPER_CALLS}},
+        ray_actor_options={"num_cpus": 0.1},
     )
 
 

@@ -76,6 +76,18 @@ def test_health_and_models(client: httpx.Client) -> None:
     assert told["limits"]["sentences"] == SENTENCES
 
 
+def test_nothing_without_a_token_listens_beyond_this_machine(server: Server) -> None:
+    started = psutil.Process(server.process.pid).children(recursive=True)
+    replicas = [process for process in started if process.cmdline()[:1] and "ServeReplica" in process.cmdline()[0]]
+    assert len(replicas) == 4  # three engines and the API
+    for process in replicas:
+        addresses = [
+            c.laddr.ip.removeprefix("::ffff:") for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN
+        ]
+        # Ray's own port asks for its token; Serve's gRPC server does not.
+        assert sorted(addresses) == ["127.0.0.1", "::"]
+
+
 def test_the_demonstrations_of_the_pool_serve_its_labels_alone(client: httpx.Client) -> None:
     texts = {"texts": ["Anna met Ben in Oslo."]}
     own = client.post("/v1/annotate", json=texts)
