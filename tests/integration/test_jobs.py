@@ -66,7 +66,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 def _cluster(folder: str) -> Iterator[Cluster]:
-    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    # The agent that starts jobs goes without its server where another session of Ray has its usual port.
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    ports = {name: free_port() for name in names}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     environment = os.environ | token | {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # as in cluster.yaml
     command = [
