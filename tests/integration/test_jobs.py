@@ -80,17 +80,18 @@ def _cluster(folder: str) -> Iterator[Cluster]:
         command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert head.stdout is not None
-    for line in head.stdout:
-        assert "Failed to start the dashboard" not in line
-        if "Ray runtime started" in line:
-            break
-
     cluster = Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", environment)
-    # The agent that starts jobs registers after the head is up; Ray refuses jobs that come 10 s before it.
-    until(cluster.takes_jobs)
-    yield cluster
-    os.killpg(head.pid, signal.SIGTERM)
-    head.communicate(timeout=60)
+    try:
+        for line in head.stdout:
+            assert "Failed to start the dashboard" not in line
+            if "Ray runtime started" in line:
+                break
+        # The agent that starts jobs registers after the head is up; Ray refuses jobs that come 10 s before it.
+        until(cluster.takes_jobs)
+        yield cluster
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
