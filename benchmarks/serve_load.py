@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ WARM_UP = 100
 
 Took = tuple[float, float, int]
 """Of a request: seconds at the client, seconds that the server says the stages took, calls that followed each other."""
-Ask = Callable[[int], Awaitable[Took]]
+Ask = Callable[[int], Coroutine[Any, Any, Took]]
 
 
 @dataclass
@@ -129,12 +129,8 @@ async def opened(ask: Ask, rate: float, seconds: float) -> list[Took]:
     async with asyncio.TaskGroup() as tasks:
         while (arrival := arrival + gaps.expovariate(rate)) < began + seconds:
             await asyncio.sleep(arrival - time.perf_counter())
-            asked.append(tasks.create_task(_one(ask, len(asked))))
+            asked.append(tasks.create_task(ask(len(asked))))
     return [task.result() for task in asked]
-
-
-async def _one(ask: Ask, number: int) -> Took:
-    return await ask(number)
 
 
 async def observed(name: str, server: int, run: Awaitable[list[Took]]) -> Load:
@@ -153,7 +149,7 @@ def cpu_seconds(server: int) -> dict[str, float]:
         try:
             times = process.cpu_times()
             found[kind(process.cmdline())] += times.user + times.system
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        except psutil.NoSuchProcess:
             continue
     return found
 

@@ -120,8 +120,8 @@ class Stage(ABC):
     async def __call__(self, table: pa.Table) -> pa.Table:
         """A block in, the same block with three more columns out."""
         batch = Batch.of(table, self.name)
-        began = time.time_ns()
-        with logs.about(stage=self.name, documents=table.column(schema.DOC_ID).to_pylist()):
+        began, documents = time.time_ns(), table.column(schema.DOC_ID).to_pylist()
+        with logs.about(stage=self.name, documents=documents):
             try:
                 records = await self.run(batch)
             except Exception as error:
@@ -129,7 +129,7 @@ class Stage(ABC):
                 raise
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
-        self._tell(batch, began)
+        self._tell(batch, documents, began)
         if schema.PADDING in table.column_names:
             table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))
@@ -137,12 +137,12 @@ class Stage(ABC):
         table = table.append_column(usage.name, usage.encode([dict(ledger.usage) for ledger in batch.ledgers]))
         return table.append_column(failures.name, failures.encode([ledger.failures for ledger in batch.ledgers]))
 
-    def _tell(self, batch: Batch, began: int) -> None:
-        """Metrics, log lines and spans of a batch that began so many ns after 1970."""
+    def _tell(self, batch: Batch, documents: list[str], began: int) -> None:
+        """Metrics, log lines and spans of a batch with these documents that began so many ns after 1970."""
         ended = time.time_ns()
         self._metrics.count(*spent(batch.ledgers), rows=batch.table.num_rows)
-        keys = zip(*(batch.table.column(name).to_pylist() for name in (schema.DOC_ID, schema.PART)), strict=True)
-        for (document, part), ledger in zip(keys, batch.ledgers, strict=True):
+        parts = batch.table.column(schema.PART).to_pylist()
+        for document, part, ledger in zip(documents, parts, batch.ledgers, strict=True):
             logs.tell_failures(document, part, ledger.failures)
             if self._spans:
                 self._spans.record(document, part, began, ended, dict(ledger.usage), ledger.failures)
