@@ -12,6 +12,12 @@ import msgspec
 from benchmarks import scripted
 from benchmarks.measured import Figure
 
+# For many short documents: characters bound a batch of long ones.
+_CONFIG = {
+    "demonstrations": {"pool_spans": "gold", "tagger": "none"},
+    "limits": {"batch_documents": 512, "documents_per_file": 8000},
+}
+
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
     """Megabytes of one document's text, and of one sentence without a break; a number of documents without text.
@@ -30,8 +36,7 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Peak memory of each input; over that of ordinary documents; and whether it still grew in the last third."""
     names = scripted.names(2000)
-    config = {"demonstrations": {"pool_spans": "gold", "tagger": "none"}}
-    index = scripted.build_index(scratch, scripted.write_pool(scratch / "pool.jsonl", 300, names), config)
+    index = scripted.build_index(scratch, scripted.write_pool(scratch / "pool.jsonl", 300, names), _CONFIG)
     ordinary = scripted.write_corpus(scratch / "ordinary.jsonl", workload.ordinary, 8, names)
     text = _text(workload.document_mb, names)
     inputs = {
@@ -39,10 +44,10 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         f"a sentence of {workload.line_mb} MB": _write(scratch / "line.jsonl", ["x" * workload.line_mb * 1_000_000]),
         f"{workload.empty:,} empty documents": _write(scratch / "empty.jsonl", [""] * workload.empty),
     }
-    reference = scripted.annotate(scratch, ordinary, index, ordinary.stem, config).watched.peak_bytes
+    reference = scripted.annotate(scratch, ordinary, index, ordinary.stem, _CONFIG).watched.peak_bytes
     figures = [Figure("memory, ordinary documents", "GB", (reference / 1e9,))]
     for what, corpus in inputs.items():
-        run = scripted.annotate(scratch, corpus, index, corpus.stem, config, workload.seconds)
+        run = scripted.annotate(scratch, corpus, index, corpus.stem, _CONFIG, workload.seconds)
         third = len(run.watched.memory) // 3
         figures += [
             Figure(f"memory, {what}", "GB", (run.watched.peak_bytes / 1e9,)),

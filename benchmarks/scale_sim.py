@@ -60,7 +60,7 @@ class Result:
 
     gpus: int
     batches_in_flight: int
-    stage_actors: int
+    retrievers: int
     sentences_per_second: float
     engines_alone: float
     busy: dict[str, float]
@@ -76,9 +76,9 @@ class Cluster:
     """The pipeline in a simulated cluster."""
 
     def __init__(
-        self, config: JobConfig, plan: Plan, sentences: int, in_flight: int, actors: int, costs: Costs
+        self, config: JobConfig, plan: Plan, sentences: int, in_flight: int, retrievers: int, costs: Costs
     ) -> None:
-        """`sentences` are those of a batch, `in_flight` and `actors` those of each stage."""
+        """`sentences` are those of a batch, `in_flight` the batches of each stage."""
         self.environment = simpy.Environment()
         self._random = random.Random(0)
         self._costs, self._sentences, self._call_requests = costs, sentences, config.limits.call_requests
@@ -86,12 +86,13 @@ class Cluster:
         self._verifier = config.verifier
         one = self.environment
         self._replicas = {m.model: [simpy.Resource(one) for _ in range(m.replicas)] for m in plan.models}
-        self._places = {stage: simpy.Resource(one, in_flight * actors) for stage in costs.stage}
-        self._cores = {stage: simpy.Resource(one, actors) for stage in costs.stage}
+        actors = dict.fromkeys(costs.stage, 1) | {"retrieve": retrievers}
+        self._places = {stage: simpy.Resource(one, in_flight) for stage in costs.stage}
+        self._cores = {stage: simpy.Resource(one, actors[stage]) for stage in costs.stage}
         self._driver = simpy.Resource(one)
         self._capacity = {
             **{m.model: m.replicas for m in plan.models},
-            **dict.fromkeys(costs.stage, actors),
+            **actors,
             "driver": 1,
         }
         self.worked = dict.fromkeys(self._capacity, 0.0)
@@ -145,12 +146,12 @@ class Cluster:
             self.worked[name] += seconds
 
 
-def simulate(config: JobConfig, gpus: int, sentences: int, in_flight: int, actors: int, costs: Costs) -> Result:
+def simulate(config: JobConfig, gpus: int, sentences: int, in_flight: int, retrievers: int, costs: Costs) -> Result:
     """The steady state: `COUNTED` fillings of the pipeline after `WARM` others, at the speed of the engines alone."""
     plan = plan_gpus(config, stated(config), gpus)
-    cluster = Cluster(config, plan, sentences, in_flight, actors, costs)
+    cluster = Cluster(config, plan, sentences, in_flight, retrievers, costs)
     longest = sentences * max(model.cost_seconds for model in plan.models)  # that a batch is computed, not waiting
-    filling = max(longest, in_flight * actors * sentences / plan.sentences_per_second)
+    filling = max(longest, in_flight * sentences / plan.sentences_per_second)
     cluster.environment.process(cluster.feed())
     cluster.environment.run(until=WARM * filling)
     before, worked = cluster.done, dict(cluster.worked)
@@ -158,7 +159,7 @@ def simulate(config: JobConfig, gpus: int, sentences: int, in_flight: int, actor
     cluster.worked = {name: cluster.worked[name] - worked[name] for name in worked}
     seconds = COUNTED * filling
     rate = (cluster.done - before) / seconds
-    return Result(gpus, in_flight, actors, rate, plan.sentences_per_second, cluster.busy(seconds))
+    return Result(gpus, in_flight, retrievers, rate, plan.sentences_per_second, cluster.busy(seconds))
 
 
 def grows_with_documents(config: JobConfig, documents: int, costs: Costs) -> dict[str, str]:
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 256, 1000])
     parser.add_argument("--documents", type=int, default=10**9)
     parser.add_argument("--sentences-per-document", type=int, default=5)
-    parser.add_argument("--stage-actors", type=int, nargs="+", default=[1, 8], help="1 is what the pipeline has")
+    parser.add_argument("--retrievers", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     config, costs = load(profile=given.profile), Costs()
@@ -188,20 +189,20 @@ def main() -> None:
     results = []
     for gpus in given.gpus:
         replicas = max(model.replicas for model in plan_gpus(config, stated(config), gpus).models)
-        for in_flight, actors in {
+        for in_flight, retrievers in {
             (config.limits.batches_in_flight, 1),
-            *((4 * replicas, n) for n in given.stage_actors),
+            *((4 * replicas, n) for n in given.retrievers),
         }:
-            results.append(simulate(config, gpus, sentences, -(-in_flight // actors), actors, costs))
+            results.append(simulate(config, gpus, sentences, in_flight, retrievers, costs))
     grows = grows_with_documents(config, given.documents, costs)
     if given.json:
         told = [asdict(result) | {"limit": result.limit} for result in results]
         print(json.dumps({"results": told, "documents": given.documents, "grows": grows}, indent=2))
         return
-    print("GPUs  actors a stage  in flight  sentences/s  of the engines'  limit")
+    print("GPUs  retrievers  in flight  sentences/s  of the engines'  limit")
     for r in sorted(results, key=lambda r: (r.gpus, r.sentences_per_second)):
-        share, in_flight = r.sentences_per_second / r.engines_alone, r.batches_in_flight * r.stage_actors
-        numbers = f"{r.gpus:4d}  {r.stage_actors:14d}  {in_flight:9d}  {r.sentences_per_second:11.1f}  {share:15.0%}"
+        share, rate = r.sentences_per_second / r.engines_alone, r.sentences_per_second
+        numbers = f"{r.gpus:4d}  {r.retrievers:10d}  {r.batches_in_flight:9d}  {rate:11.1f}  {share:15.0%}"
         print(f"{numbers}  {r.limit}")
     for name, amount in grows.items():
         print(f"{name}: {amount}")

@@ -169,6 +169,9 @@ class Limits(_Section):
         64, ge=1, description="Rows that are collected for an output file; what a crash can cost."
     )
     batches_in_flight: int = Field(6, ge=1, description="Batches that a stage works on at once.")
+    retrievers: int = Field(
+        1, ge=1, description="Actors that retrieve demonstrations; each tags and embeds on one core."
+    )
     request_seconds: float = Field(
         1800.0, gt=0, description="Deadline of a call of `call_requests` requests; time in the queue counts."
     )
@@ -350,6 +353,7 @@ _NOT_IN_FINGERPRINT: Any = {
     "limits": {
         "batch_documents",
         "batches_in_flight",
+        "retrievers",
         "documents_per_file",
         "request_seconds",
         "call_requests",

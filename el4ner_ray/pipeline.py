@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -131,7 +132,9 @@ def read(source: CorpusSource) -> Dataset:
 
 def apply(documents: Dataset, stage: type[Stage], config: JobConfig, *arguments: Any) -> Dataset:
     """A stage over a data set, as an operator of its own."""
-    in_flight = config.limits.batches_in_flight
+    # The other stages wait for engines, for which one actor is enough.
+    actors = config.limits.retrievers if stage is Retrieve else 1
+    in_flight = math.ceil(config.limits.batches_in_flight / actors)
     return documents.map_batches(
         stage,
         fn_constructor_args=(config, *arguments),
@@ -140,7 +143,7 @@ def apply(documents: Dataset, stage: type[Stage], config: JobConfig, *arguments:
         zero_copy_batch=True,
         num_cpus=_STAGE_CPUS,
         compute=ActorPoolStrategy(
-            size=1, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=in_flight
+            size=actors, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=in_flight
         ),
     )
 

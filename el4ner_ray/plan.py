@@ -23,6 +23,10 @@ from el4ner_ray.sink import Place
 # Stages hold so many batches for each replica: one that it works on, one that waits.
 _BATCHES_A_REPLICA = 2
 
+# What one actor of stage `retrieve` tags and embeds in a second where every name is new: 8.2 ms of a core a sentence
+# with two names (`bench --only stages`).
+_SENTENCES_A_RETRIEVER = 120
+
 
 @dataclass(frozen=True)
 class Replicas:
@@ -153,7 +157,8 @@ def plan_gpus(config: JobConfig, costs: Costs, gpus: int) -> Plan:
         Replicas(name, replicas[name], sizes[name], 0, costs[name], costs[name] / replicas[name] / seconds)
         for name in config.model_names
     )
-    return Plan(models, gpus, free.count(1.0), bottleneck, 1 / seconds, tuple(_gpu_notes(config, models)))
+    notes = tuple(_gpu_notes(config, models, 1 / seconds))
+    return Plan(models, gpus, free.count(1.0), bottleneck, 1 / seconds, notes)
 
 
 def plan_cores(config: JobConfig, costs: Costs, cores: int) -> Plan:
@@ -183,6 +188,7 @@ def planned_fields(config: JobConfig, plan: Plan) -> dict[str, Any]:
     """The fields of a YAML file with which `annotate` runs as planned; what is planned ends a range of replicas."""
     planned = {model.model: model.replicas for model in plan.models}
     in_flight = max(config.limits.batches_in_flight, _BATCHES_A_REPLICA * max(planned.values()))
+    retrievers = max(config.limits.retrievers, _retrievers(plan.sentences_per_second))
     models = [model.model_dump(mode="json", exclude_defaults=True) for model in config.models]
     replicas = {
         model.name: {"min": min(model.replicas.min, planned[model.name]), "max": planned[model.name]}
@@ -194,8 +200,12 @@ def planned_fields(config: JobConfig, plan: Plan) -> dict[str, Any]:
         "profile": config.profile,
         "models": [fields | {"replicas": replicas[fields["name"]]} for fields in models],
         "verifier": config.verifier,
-        "limits": {"batches_in_flight": in_flight},
+        "limits": {"batches_in_flight": in_flight, "retrievers": retrievers},
     }
+
+
+def _retrievers(sentences_per_second: float) -> int:
+    return math.ceil(sentences_per_second / _SENTENCES_A_RETRIEVER)
 
 
 def _slowest(costs: Costs, replicas: Mapping[str, int]) -> str:
@@ -219,7 +229,7 @@ def _needs(models: tuple[ModelConfig, ...]) -> str:
     return f"the ensemble does not fit; one replica of each model takes {each}"
 
 
-def _gpu_notes(config: JobConfig, models: tuple[Replicas, ...]) -> list[str]:
+def _gpu_notes(config: JobConfig, models: tuple[Replicas, ...], sentences_per_second: float) -> list[str]:
     notes = []
     if any(0 < model.gpus < 1 for model in models):
         notes.append("a replica on a share of a card is taken to have that share's speed, whatever else runs there")
@@ -230,6 +240,11 @@ def _gpu_notes(config: JobConfig, models: tuple[Replicas, ...]) -> list[str]:
         notes.append(
             f"limits.batches_in_flight: {config.limits.batches_in_flight} would leave some of {most} replicas without "
             f"work; {_BATCHES_A_REPLICA * most} or more do not"
+        )
+    if config.limits.retrievers < (needed := _retrievers(sentences_per_second)):
+        notes.append(
+            f"limits.retrievers: {config.limits.retrievers} is too few for that speed where most names are new; "
+            f"{needed} or more do"
         )
     return notes
 

@@ -78,11 +78,11 @@ def ner_data() -> Path:
     return DATA
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait for a condition; an AssertionError where it does not come true in time."""
+def until(condition: Callable[[], bool], seconds: float = 120, told: Callable[[], object] = lambda: "") -> None:
+    """Wait for a condition; an AssertionError with what is `told` then, where it does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, told()
         time.sleep(0.1)
 
 

@@ -39,7 +39,7 @@ def test_a_run_resumed_with_other_batches_gives_the_same_annotations(
         file.unlink()
     kept = {file: file.read_bytes() for file in files[1::2]}
     # What travels together is decided by the configuration, and changes no annotation.
-    config.write_text("limits: {documents_per_file: 5, batch_documents: 3}")
+    config.write_text("limits: {documents_per_file: 5, batch_documents: 3, retrievers: 2}")
     resumed = el4ner(*arguments, "--output", partial, "--config", config)
     assert resumed.returncode == 0, resumed.stderr
     assert "annotated already" in resumed.stderr

@@ -124,6 +124,14 @@ def test_few_batches_in_flight_are_told() -> None:
     assert note.startswith("limits.batches_in_flight: 16")
 
 
+def test_retrieval_is_sized_for_the_engines() -> None:
+    fast = plan_gpus(PAPER, dict.fromkeys(NAMES, 0.004), 3)
+    assert fast.sentences_per_second == pytest.approx(250)
+    (note,) = fast.notes
+    assert note == "limits.retrievers: 1 is too few for that speed where most names are new; 3 or more do"
+    assert planned_fields(PAPER, fast)["limits"] == {"batches_in_flight": 16, "retrievers": 3}
+
+
 @pytest.mark.parametrize("profile", ["paper", "single-gpu"])
 @pytest.mark.parametrize("seconds", [(30.0, 60.0, 90.0), (5.0, 5.0, 5.0)])
 def test_the_layout_of_a_measured_run_has_its_speed(profile: str, seconds: tuple[float, ...]) -> None:
