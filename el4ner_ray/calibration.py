@@ -20,6 +20,7 @@ from el4ner_ray import pipeline
 from el4ner_ray.config import Calibration, JobConfig
 from el4ner_ray.core.evidence import Evidence
 from el4ner_ray.core.fusion import Fusion, OperatingPoint, best_penalty, choose, fit
+from el4ner_ray.core.scaling import Scaling, fit_scaling
 from el4ner_ray.core.similarity import Ints
 from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.errors import FatalError, UsageError
@@ -28,12 +29,14 @@ from el4ner_ray.pool import Pool
 from el4ner_ray.schema import Annotated, Entity
 from el4ner_ray.stages.fuse import Weigher, decide, score
 
+# Of what is learnt and how: another version's calibrations are not used again.
+VERSION = 2
 _FILE = "calibration.json"
 
 
 class _Kept(msgspec.Struct):
     basis: str
-    fusion: Fusion
+    fusion: msgspec.Raw
 
 
 def calibrated(config: JobConfig, pool: Pool, basis: str, say: Callable[[str], None]) -> tuple[Fusion, OperatingPoint]:
@@ -112,18 +115,21 @@ def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: S
         (entity.score, (entity.span.start, entity.span.end, entity.label) in pool[sentence.number].typed)
         for sentence, of_sentence in zip(sentences, held_out, strict=True)
         # A span's conflicts are with more probable ones: what remains above a threshold does not depend on the rest.
-        for entity in decide(score(sentence.candidates, of_sentence, names), 0.0, nested)
+        for entity in decide(score(sentence.candidates, of_sentence, names, Scaling()), 0.0, nested)
         if entity.kept
     ]
+    scores, right = np.array([value for value, _ in judged]), np.array([right for _, right in judged], bool)
+    scaling = fit_scaling(scores, right)
     return Fusion(
         weights=fit(evidence, truth, penalty),
+        scaling=scaling,
         nested=nested,
         penalty=penalty,
         sentences=len(annotated),
         gold=sum(len(pool[sentence.number].typed) for sentence in annotated),
         candidates=len(truth),
-        scores=tuple(value for value, _ in judged),
-        right=tuple(right for _, right in judged),
+        scores=tuple(scaling(scores).tolist()),
+        right=tuple(right.tolist()),
     )
 
 
@@ -143,14 +149,16 @@ def read_fusion(index: str, basis: str) -> Fusion | None:
     if not path.is_file():
         return None
     kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
-    return kept.fusion if kept.basis == basis else None
+    return msgspec.json.decode(kept.fusion, type=Fusion) if kept.basis == basis else None
 
 
 def write_fusion(index: str, basis: str, fusion: Fusion) -> None:
     """Keep what was learnt beside the index, in place of what was learnt on another basis."""
     path = Path(index) / _FILE
     temporary = path.with_suffix(".part")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_Kept(basis, fusion)), indent=1))
+    temporary.write_bytes(
+        msgspec.json.format(msgspec.json.encode(_Kept(basis, msgspec.Raw(msgspec.json.encode(fusion)))), indent=1)
+    )
     temporary.replace(path)
 
 

@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 
 from el4ner_ray import cluster, machine, pipeline, tracing
 from el4ner_ray.accounting import Accounts, Retried, committed_parts, take_stock
-from el4ner_ray.calibration import calibrated, figures, operating_point, read_fusion
+from el4ner_ray.calibration import VERSION, calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
 from el4ner_ray.core.fusion import Fusion, OperatingPoint
 from el4ner_ray.core.prompting import Prompts
@@ -178,7 +178,7 @@ def affordable(config: JobConfig, pool: Pool, say: Say) -> JobConfig:
 def calibration_basis(config: JobConfig, pool: Pool) -> str:
     """Fingerprint of what a calibration depends on; what is asked of it (the target) is chosen afterwards."""
     fields = deciding_fields(config, pool)
-    return fingerprint(fields | {"calibration": config.calibration.sentences})
+    return fingerprint(fields | {"calibration": config.calibration.sentences, "calibration_version": VERSION})
 
 
 def check_assets(config: JobConfig) -> None:

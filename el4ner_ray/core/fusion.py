@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 
 from el4ner_ray.core.evidence import Array, Evidence
 from el4ner_ray.core.reliability import Reliability, reliability
+from el4ner_ray.core.scaling import Scaling
 from el4ner_ray.core.similarity import Ints
 from el4ner_ray.schema import Span
 
@@ -142,6 +143,7 @@ class Fusion(msgspec.Struct, frozen=True):
 
     Attributes:
         weights: fitted on all calibration sentences.
+        scaling: from the weights' probability of the best label to the score.
         nested: whether the pool's entities overlap each other, so that predicted ones may.
         penalty: the ridge penalty that cross-validation chose.
         sentences: calibration sentences, which hold `gold` entities; the models made `candidates`.
@@ -150,6 +152,7 @@ class Fusion(msgspec.Struct, frozen=True):
     """
 
     weights: Weights
+    scaling: Scaling
     nested: bool
     penalty: float
     sentences: int

@@ -11,6 +11,7 @@ import numpy as np
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.evidence import Array, Evidence, Neighbourhood, weigh
 from el4ner_ray.core.fusion import Fusion, resolve
+from el4ner_ray.core.scaling import Scaling
 from el4ner_ray.demonstrations import DemonstrationIndex, read_metadata
 from el4ner_ray.schema import DECIDED, DEMONSTRATIONS, SENTENCES, TYPED, Entity, Span
 from el4ner_ray.stages.base import Batch, Stage
@@ -76,16 +77,18 @@ class Fuse(Stage):
         if not candidates:
             return []
         evidence = self._weigher.weigh(text, candidates, demonstrations, without=None)
-        scored = score(candidates, self._fusion.weights.probabilities(evidence), self._labels)
-        return decide(scored, self._threshold, self._fusion.nested)
+        fusion = self._fusion
+        scored = score(candidates, fusion.weights.probabilities(evidence), self._labels, fusion.scaling)
+        return decide(scored, self._threshold, fusion.nested)
 
 
-def score(candidates: list[Entity], probabilities: Array, labels: tuple[str, ...]) -> list[Entity]:
-    """The candidates with their most probable label and its probability as the score."""
+def score(candidates: list[Entity], probabilities: Array, labels: tuple[str, ...], scaling: Scaling) -> list[Entity]:
+    """The candidates with their most probable label and its probability, scaled, as the score."""
     best = probabilities[:, 1:].argmax(axis=1)
+    scores = scaling(probabilities[np.arange(len(best)), 1 + best])
     return [
-        msgspec.structs.replace(candidate, label=labels[label], score=float(row[1 + label]))
-        for candidate, label, row in zip(candidates, best, probabilities, strict=True)
+        msgspec.structs.replace(candidate, label=labels[label], score=float(value))
+        for candidate, label, value in zip(candidates, best, scores, strict=True)
     ]
 
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from el4ner_ray.calibration import read_fusion, write_fusion
 from el4ner_ray.core.evidence import Evidence, Neighbourhood, names, shape, weigh
 from el4ner_ray.core.fusion import Fusion, Weights, best_penalty, choose, fit, operating_points, out_of_fold, resolve
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.reliability import reliability
+from el4ner_ray.core.scaling import Scaling, fit_scaling
 from el4ner_ray.schema import Candidate, Entity, Span, Vote
 from el4ner_ray.stages.classify import with_listed
 
@@ -136,9 +138,45 @@ def test_chance_alone_makes_an_error(n):
 
 def test_a_fusion_knows_its_own_reliability():
     weights = Weights((0.0,), (0.0,), (0.0,), (0.0,), (0.0,))
-    fusion = Fusion(weights, False, 1.0, 5, 5, 5, tuple(SCORES), tuple(map(bool, RIGHT)))
+    fusion = Fusion(weights, Scaling(), False, 1.0, 5, 5, 5, tuple(SCORES), tuple(map(bool, RIGHT)))
     assert fusion.reliability(0.85).error == pytest.approx(0.1)
     assert choose(fusion.operating_points()).threshold == 0.4
+
+
+def test_scaling_mends_scores_that_are_too_low():
+    random = np.random.default_rng(2)
+    true = random.uniform(0.05, 1, 4_000)
+    right = random.random(4_000) < true
+    shrunk = Scaling(intercept=-0.5, slope=0.6)(true)
+    found = fit_scaling(shrunk, right)
+    assert reliability(shrunk, right).error > 0.1
+    assert reliability(found(shrunk), right).error < 0.03
+    assert found.slope == pytest.approx(1 / 0.6, rel=0.1)
+
+
+@pytest.mark.parametrize(("scores", "right"), [([], []), ([0.01, 0.02], [True, False])])
+def test_scaling_without_anything_to_learn_from_changes_nothing(scores, right):
+    found = fit_scaling(np.array(scores), np.array(right, bool))
+    assert (found.intercept, found.slope) == pytest.approx((0.0, 1.0))
+    assert Scaling()(np.array([0.0, 0.3, 1.0])) == pytest.approx(np.array([0.0, 0.3, 1.0]), abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40))
+def test_scaling_changes_no_order_and_leaves_probabilities(pairs):
+    scores = np.sort(np.array([score for score, _ in pairs]))
+    scaled = fit_scaling(scores, np.array([right for _, right in pairs], bool))(scores)
+    assert (np.diff(scaled) >= 0).all()
+    assert scaled.min() >= 0
+    assert scaled.max() <= 1
+
+
+def test_a_calibration_of_another_version_is_not_read(tmp_path):
+    (tmp_path / "calibration.json").write_text('{"basis": "before", "fusion": {"weights": "of another kind"}}')
+    assert read_fusion(str(tmp_path), "now") is None
+    weights = Weights((0.5,), (0.0,), (0.0,), (0.0,), (0.0,))
+    fusion = Fusion(weights, Scaling(0.1, 1.2), True, 1.0, 5, 5, 5, tuple(SCORES.tolist()), tuple(RIGHT.tolist()))
+    write_fusion(str(tmp_path), "now", fusion)
+    assert read_fusion(str(tmp_path), "now") == fusion
 
 
 def test_lexicon_leaves_a_sentence_out_when_it_is_asked_about_itself():
