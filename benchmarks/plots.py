@@ -98,7 +98,7 @@ def _bars(file: Path, title: str, study: str, sets: dict[str, dict]) -> None:
         axes.bar_label(bars, [f" {value:.3f}" for value in values], label_type="edge", padding=2, fontsize=7)
     axes.set(yticks=range(len(variants)), yticklabels=variants, xlabel="micro F1, 95 % interval", title=title)
     axes.invert_yaxis()
-    axes.legend(loc="lower right", frameon=False, fontsize=7)
+    figure.legend(loc="outside lower right", ncols=len(sets), frameon=False, fontsize=7)
     figure.savefig(file)
     plt.close(figure)
 
