@@ -32,7 +32,9 @@ _QUOTES = str.maketrans("‘’‚‛“”„‟«»`´′″", "''''" + '"""""
 _DASHES = regex.compile(r"\p{Dash}")
 
 
-def locate(sentence: str, surface: str) -> list[Span]:
+# The models mostly name the same surfaces of a sentence, one after another.
+@lru_cache(maxsize=256)
+def locate(sentence: str, surface: str) -> tuple[Span, ...]:
     """All mentions of `surface` in `sentence`, as half-open code-point spans in the order of the text.
 
     Mentions may overlap each other. None begins or ends inside a word or inside a user-perceived character. Empty when
@@ -41,7 +43,7 @@ def locate(sentence: str, surface: str) -> list[Span]:
     for read in (_as_shown, _evened, _squeezed):
         wanted = read(surface).characters
         if not wanted:
-            return []
+            return ()
         characters, origins = read(sentence)
         spans = {
             Span(origins[at], _end_of_character(sentence, origins[at + len(wanted) - 1] + 1))
@@ -49,8 +51,8 @@ def locate(sentence: str, surface: str) -> list[Span]:
         }
         mentions = sorted(span for span in spans if _stands_alone(sentence, span))
         if mentions:
-            return mentions
-    return []
+            return tuple(mentions)
+    return ()
 
 
 def align(sentence: str, surfaces: Iterable[str]) -> tuple[list[Span], list[str]]:
@@ -61,9 +63,9 @@ def align(sentence: str, surfaces: Iterable[str]) -> tuple[list[Span], list[str]
     spans: set[Span] = set()
     missing: list[str] = []
     for surface in surfaces:
-        mentions = locate(sentence, surface) or [
+        mentions = locate(sentence, surface) or tuple(
             mention for piece in pieces(surface) for mention in locate(sentence, piece)
-        ]
+        )
         spans.update(mentions)
         if not mentions:
             missing.append(surface)

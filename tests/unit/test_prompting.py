@@ -6,6 +6,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 
 from el4ner_ray.core.prompting import LabelledSentence, Prompts, one_line, running_text
 
@@ -53,6 +54,36 @@ def test_later_questions_continue_the_text_of_earlier_ones() -> None:
     assert texts[2].startswith(texts[1])
     assert [len(turns) % 2 for turns in (extraction, classification, verification)] == [1, 1, 1]
     assert "Bob | Oslo" in texts[1]
+
+
+_VERSION = {
+    "instructions": "Types: {{ labels | map(attribute='name') | join(', ') }}\n",
+    "demonstration": "{{ sentence }} -> {{ entities }}\n",
+    "pre_extract": "{{ sentence }}?",
+    "extract": "{{ sentence }}",
+    "classify": "{# shown to nobody #}{{ surface }} %s:",
+    "verify": "{% if label == 'place' %}Where{% else %}Who{% endif %} is {{ surface }}? {{ label }}",
+}
+
+
+def test_templates_with_and_without_logic_render_as_jinja_does(tmp_path) -> None:
+    for name, source in _VERSION.items():
+        (tmp_path / f"{name}.jinja").write_text(source, "utf-8")
+    prompts = Prompts(str(tmp_path), LABELS)
+    extraction = prompts.extraction("{{ Ana }} saw %s.", [])
+    classification = prompts.classification(extraction, ["{{ Ana }}"], "{{ Ana }}")
+    verification = prompts.verification(classification, "{{ Ana }}", "place")
+    assert extraction == ("Types: person, place\n{{ Ana }} saw %s.",)
+    assert classification[1:] == ("{{ Ana }}", "{{ Ana }} %s:")
+    assert verification[3:] == ("place", "Where is {{ Ana }}? place")
+
+
+def test_a_template_cannot_name_what_there_is_not(tmp_path) -> None:
+    for name, source in (_VERSION | {"classify": "{{ surface }} {{ sentence }}"}).items():
+        (tmp_path / f"{name}.jinja").write_text(source, "utf-8")
+    prompts = Prompts(str(tmp_path), LABELS)
+    with pytest.raises(UndefinedError, match="'sentence' is undefined"):
+        prompts.classification(("Ana.",), ["Ana"], "Ana")
 
 
 def test_a_demonstration_shows_sentence_entities_and_types_in_that_order() -> None:
