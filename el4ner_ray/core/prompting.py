@@ -87,7 +87,8 @@ def running_text(turns: Sequence[str]) -> str:
 def _renderer(environment: jinja2.Environment, source: str) -> Callable[..., str]:
     """What renders a template with the variables that it is called with.
 
-    A sentence takes ten renderings, and Jinja sets up a context for each: a fifth of what all stages together took (364 instead of 289 ms for 1,000 sentences of scripted answers). So a template of texts and variables alone is joined
+    A sentence takes ten renderings, and Jinja sets up a context for each: a fifth of what all stages together took (364
+    instead of 289 ms for 1,000 sentences of scripted answers). So a template of texts and variables alone is joined
     without one.
     """
     pieces = []
