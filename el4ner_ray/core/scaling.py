@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from el4ner_ray.core.evidence import Array
 
@@ -29,7 +30,8 @@ class Scaling(msgspec.Struct, frozen=True):
 
     def __call__(self, scores: Array) -> Array:
         """(n,) scores in [0, 1] to (n,) scores in [0, 1]."""
-        return _sigmoid(self.intercept + self.slope * _logit(scores))
+        scaled: Array = expit(self.intercept + self.slope * _logit(scores))
+        return scaled
 
 
 def fit_scaling(scores: Array, right: NDArray[np.bool_]) -> Scaling:
@@ -42,7 +44,7 @@ def fit_scaling(scores: Array, right: NDArray[np.bool_]) -> Scaling:
         utilities = intercept + slope * logits
         surprise = (np.logaddexp(0, utilities) - truth * utilities).sum()
         penalty = 0.5 * _PENALTY * (intercept**2 + (slope - 1) ** 2)
-        error = _sigmoid(utilities) - truth
+        error = expit(utilities) - truth
         gradient = np.array([error.sum(), error @ logits]) + _PENALTY * np.array([intercept, slope - 1])
         return float(surprise + penalty), gradient
 
@@ -52,11 +54,5 @@ def fit_scaling(scores: Array, right: NDArray[np.bool_]) -> Scaling:
 
 
 def _logit(scores: Array) -> Array:
-    inside = np.clip(scores, 1e-12, 1 - 1e-12)
-    logits: Array = np.log(inside) - np.log1p(-inside)
+    logits: Array = logit(np.clip(scores, 1e-12, 1 - 1e-12))
     return logits
-
-
-def _sigmoid(utilities: Array) -> Array:
-    probabilities: Array = 0.5 * (1 + np.tanh(0.5 * utilities))
-    return probabilities
