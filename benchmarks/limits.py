@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import scripted
+from benchmarks import running, scripted
 from benchmarks.measured import Figure
 
 # For many short documents: characters bound a batch of long ones.
@@ -48,17 +48,12 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     figures = [Figure("memory, ordinary documents", "GB", (reference / 1e9,))]
     for what, corpus in inputs.items():
         run = scripted.annotate(scratch, corpus, index, corpus.stem, _CONFIG, workload.seconds)
-        third = len(run.watched.memory) // 3
         figures += [
             Figure(f"memory, {what}", "GB", (run.watched.peak_bytes / 1e9,)),
             Figure(f"against ordinary, {what}", "", (run.watched.peak_bytes / reference,)),
-            Figure(f"last third against the middle, {what}", "", (_growth(run.watched.memory, third),)),
+            Figure(f"last third against the middle, {what}", "", (running.growth(run.watched.memory),)),
         ]
     return figures
-
-
-def _growth(memory: list[int], third: int) -> float:
-    return max(memory[-third:]) / max(memory[third:-third])
 
 
 def _text(megabytes: int, names: list[str]) -> str:

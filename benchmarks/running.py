@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,12 @@ def annotate(
     config: Mapping[str, Any],
     program: str = "el4ner_ray",
     seconds: float = math.inf,
+    watched: Watched | None = None,
 ) -> Run:
     """`el4ner annotate` into `folder/output`, anew; stopped in good order when it takes more than `seconds`."""
     target = folder / output
     arguments = ("annotate", corpus, "--pool", pool, "--output", target, "--force")
-    watched = el4ner(folder, output, config, *arguments, program=program, seconds=seconds)
+    watched = el4ner(folder, output, config, *arguments, program=program, seconds=seconds, watched=watched)
     return Run(target, json.loads((target / "run.json").read_text("utf-8")), watched)
 
 
@@ -100,11 +102,13 @@ def el4ner(
     *arguments: str | Path,
     program: str = "el4ner_ray",
     seconds: float = math.inf,
+    watched: Watched | None = None,
 ) -> Watched:
     """Run the command line to its end; what its processes took.
 
     `name` is that of the files with its configuration and with what it told, `program` the module that is el4ner. After
-    `seconds` it gets SIGTERM. Raises CalledProcessError when it fails.
+    `seconds` it gets SIGTERM. `watched` looks at it, where it is to see more than the processes below the command.
+    Raises CalledProcessError when it fails.
     """
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(dict(config)), "utf-8")
@@ -112,7 +116,7 @@ def el4ner(
     told_in = folder / f"{name}.log"
     with told_in.open("w") as told:
         process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)
-        watched, deadline, stopped = Watched(), time.monotonic() + seconds, False
+        watched, deadline, stopped = watched or Watched(), time.monotonic() + seconds, False
         while process.poll() is None:
             if not stopped and time.monotonic() > deadline:
                 process.terminate()
@@ -122,6 +126,27 @@ def el4ner(
     if process.returncode and not (stopped and process.returncode == 128 + signal.SIGTERM):
         raise subprocess.CalledProcessError(process.returncode, command, told_in.read_text("utf-8"))
     return watched
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process and all below it hold, without what they share; 0 when it has ended."""
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    held = 0
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            memory = process.memory_info()
+            held += memory.rss - memory.shared
+    return held
+
+
+def growth(memory: Sequence[int]) -> float:
+    """The most memory in the last third of a run, against the most in the middle third."""
+    third = len(memory) // 3
+    return max(memory[-third:]) / max(memory[third:-third])
 
 
 def kind_of(title: str) -> str:

@@ -16,13 +16,20 @@ _FILLERS = ("the", "new", "office", "of", "was", "opened", "by", "near", "with",
 
 
 def annotate(
-    folder: Path, corpus: Path, index: Path, output: str, config: Mapping[str, Any], seconds: float = math.inf
+    folder: Path,
+    corpus: Path,
+    index: Path,
+    output: str,
+    config: Mapping[str, Any],
+    seconds: float = math.inf,
+    watched: running.Watched | None = None,
 ) -> running.Run:
     """`el4ner annotate` of the corpus with the scripted engine; stopped when it takes more than `seconds`.
 
     Raises CalledProcessError when it fails.
     """
-    return running.annotate(folder, corpus, index, output, {"profile": "fake", **config}, seconds=seconds)
+    config = {"profile": "fake", **config}
+    return running.annotate(folder, corpus, index, output, config, seconds=seconds, watched=watched)
 
 
 def build_index(folder: Path, pool: Path, config: Mapping[str, Any]) -> Path:

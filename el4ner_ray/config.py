@@ -18,7 +18,7 @@ from el4ner_ray.languages import tagger_for
 # With fewer labelled sentences there is too little to learn from, and the paper's rules decide.
 MIN_CALIBRATION_SENTENCES = 100
 
-PROFILES = ("paper", "single-gpu", "tiny-cpu", "fake")
+PROFILES = ("paper", "paper-one-gpu", "single-gpu", "tiny-cpu", "fake")
 
 
 class _Section(BaseModel):
@@ -96,6 +96,20 @@ class ModelConfig(_Section):
             if isinstance(self.replicas, ReplicaRange)
             else ReplicaRange(min=self.replicas, max=self.replicas)
         )
+
+    @model_validator(mode="after")
+    def _turns_on_a_shared_card(self) -> ModelConfig:
+        if self.takes_turns and (self.gpus >= 1 or self.parallel > 1):
+            raise ValueError(
+                "engine.enable_sleep_mode: lets models take turns on a card that they share, and this one has its own; "
+                "give `gpus` as a fraction, the same for all that take turns, or leave enable_sleep_mode out"
+            )
+        return self
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether its engine sleeps while others of its card work."""
+        return bool(self.engine.get("enable_sleep_mode"))
 
     @property
     def parallel(self) -> int:

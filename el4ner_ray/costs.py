@@ -80,7 +80,9 @@ def _stated_cost(config: JobConfig, model: ModelConfig) -> float:
             "their output as --run DIR, or state the rates in --config"
         )
     verified = _CANDIDATES if model.name == config.verifier else 0.0
-    prompt: float = _LISTING + _SENTENCE + config.demonstrations.k * _DEMONSTRATION
+    # Between turns an engine forgets the prefix that the stages share, and computes it again for each.
+    asking = (2 + (verified > 0)) if model.takes_turns else 1
+    prompt: float = _LISTING + asking * (_SENTENCE + config.demonstrations.k * _DEMONSTRATION)
     prompt += _CANDIDATES * _TYPING + verified * _VERIFYING
     generated = min(_LISTED, config.limits.zero_shot_tokens) + _ANSWER + _CANDIDATES + verified
     return prompt / model.rates.prompt + generated / model.rates.generated

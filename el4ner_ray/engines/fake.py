@@ -16,7 +16,7 @@ import regex
 from el4ner_ray.config import FakeEngine as FakeSettings
 from el4ner_ray.core.prompting import FALSE, NO_ENTITY, SEPARATOR, TRUE, running_text
 from el4ner_ray.engines.base import Completion, Request
-from el4ner_ray.errors import RetryableError
+from el4ner_ray.errors import FatalError, RetryableError
 
 _NAME = regex.compile(r"\p{Lu}[\p{L}\p{M}\p{Nd}]*(?: \p{Lu}[\p{L}\p{M}\p{Nd}]*)*|[\p{Han}]{2,4}")
 _GARBAGE = ("", "\ufffd\ufffd", "| | |", "Sentence: again", "Nowhere In The Text", "none | ???", "[" * 300)
@@ -32,9 +32,12 @@ class ScriptedEngine:
         # Which calls fail does not depend on what they ask: a retry of the same call must be able to succeed.
         self._faults = random.Random(model)
         self._calls = 0
+        self._asleep = False
 
     async def generate(self, requests: list[Request]) -> list[Completion]:
-        """Answer a batch; see `engines.base.Engine`."""
+        """Answer a batch; see `engines.base.Engine`. Raises FatalError while it sleeps."""
+        if self._asleep:
+            raise FatalError(f"model {self._model}: asked while it sleeps")
         self._calls += 1
         await self._hang_if_due()
         if self._settings.latency_ms:
@@ -46,6 +49,14 @@ class ScriptedEngine:
     async def check_health(self) -> None:
         """Healthy unless it hangs."""
         await self._hang_if_due()
+
+    async def sleep(self) -> None:
+        """Answer nothing until it is woken."""
+        self._asleep = True
+
+    async def wake_up(self) -> None:
+        """Answer again."""
+        self._asleep = False
 
     def shutdown(self) -> None:
         """Nothing to end."""

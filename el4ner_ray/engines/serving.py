@@ -23,6 +23,7 @@ from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
 from el4ner_ray.engines.loopback import keep_grpc_local
+from el4ner_ray.engines.turns import SleepingEngine, TakingTurns, lock_file
 from el4ner_ray.errors import FatalError, RetryableError
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,12 @@ class EngineReplica:
         """
         keep_grpc_local()
         self._engine: Engine
-        if config.engine == "fake":
-            self._engine = ScriptedEngine(model.name, config.fake)
+        if model.takes_turns:
+            of_process = ray.get_runtime_context()
+            card = lock_file(of_process.get_session_name(), of_process.get_accelerator_ids()["GPU"])
+            self._engine = await TakingTurns.load(lambda: _loaded(config, model), card)
         else:
-            from el4ner_ray.engines.vllm import VllmEngine
-
-            self._engine = VllmEngine(model)
+            self._engine = _loaded(config, model)
         # Else the first sentences compute the prefix side by side, as many as happen to come at once. How much of a
         # prompt is computed in one go decides how vLLM's CPU attention rounds (with heads as large as Gemma's 256).
         try:
@@ -81,6 +82,14 @@ class EngineReplica:
         """Called by Serve when the replica stops in good order."""
         if hasattr(self, "_engine"):
             self._engine.shutdown()
+
+
+def _loaded(config: JobConfig, model: ModelConfig) -> SleepingEngine:
+    if config.engine == "fake":
+        return ScriptedEngine(model.name, config.fake)
+    from el4ner_ray.engines.vllm import VllmEngine
+
+    return VllmEngine(model)
 
 
 def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[str, str]) -> dict[str, Any]:

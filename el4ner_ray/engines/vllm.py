@@ -59,6 +59,14 @@ class VllmEngine:
         """Raise when vLLM's engine process is dead or stuck."""
         await self._llm.check_health()
 
+    async def sleep(self) -> None:
+        """Move the weights to the machine's memory and forget the prefix cache. Needs `enable_sleep_mode`."""
+        await self._llm.sleep(level=1)
+
+    async def wake_up(self) -> None:
+        """Take the weights back to the card."""
+        await self._llm.wake_up()
+
     def shutdown(self) -> None:
         """End vLLM's processes."""
         self._llm.shutdown()

@@ -163,3 +163,20 @@ def test_the_method_from_a_pool_of_sentences_with_spans_extracted_by_the_ensembl
     again = el4ner("index", POOL, "--output", output / "index", "--profile", "fake")
     assert again.returncode == 0, again.stderr
     assert "up to date" in again.stderr
+
+
+def test_models_in_turns_find_what_they_find_side_by_side(tmp_path: Path, el4ner: Run, gold_index: Path) -> None:
+    """Engines that sleep while another works refuse to answer, and the run would end with errors."""
+
+    def annotate(output: Path, engine: dict[str, Any]) -> list[dict[str, Any]]:
+        models = [{"name": name, "source": "fake", "gpus": 0, "cpus": 0.1} for name in ("fake-a", "fake-b", "fake-c")]
+        config = output.with_suffix(".yaml")
+        config.write_text(yaml.safe_dump({"models": [model | {"engine": engine} for model in models]}))
+        done = el4ner(
+            "annotate", ROOT / "examples" / "corpus.jsonl", "--pool", gold_index, "--pool-spans", "gold",
+            "--output", output, "--profile", "fake", "--config", config, "--limit", "6",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return [row for file in sorted((output / "annotations").iterdir()) for row in pq.read_table(file).to_pylist()]
+
+    assert annotate(tmp_path / "turns", {"enable_sleep_mode": True}) == annotate(tmp_path / "beside", {})

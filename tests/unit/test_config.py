@@ -1,6 +1,7 @@
 """Configuration: what a profile asks Ray and vLLM for, what a wrong field is told, what a fingerprint sees."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,27 @@ def test_single_gpu_shares_one_card_in_compute_and_memory() -> None:
     assert sum(model.gpus for model in models) <= 1.01
     assert sum(model.engine["gpu_memory_utilization"] for model in models) <= 0.95
     assert all(model.engine["gpu_memory_utilization"] <= model.gpus for model in models)
+
+
+def test_models_in_turns_share_one_card_and_each_takes_most_of_its_memory() -> None:
+    config = load(profile="paper-one-gpu")
+    assert sum(model.gpus for model in config.models) <= 1
+    for model in config.models:
+        assert engine_arguments(model)["enable_sleep_mode"] is True
+        assert engine_arguments(model)["gpu_memory_utilization"] == 0.8
+        assert serving.deployment_options(config, model, {})["ray_actor_options"]["num_gpus"] == 0.33
+    # Each loads in a turn of its own.
+    assert [len(group) for group in serving.start_order(config.models)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("more", [{"gpus": 1}, {"gpus": 0.5, "engine": {"tensor_parallel_size": 2}}])
+def test_no_turns_on_a_card_of_ones_own(more: dict[str, Any]) -> None:
+    engine = {"enable_sleep_mode": True} | more.get("engine", {})
+    with pytest.raises(UsageError, match=r"enable_sleep_mode: .*fraction"):
+        load(
+            profile="fake",
+            overrides={"models": [{"name": "a", "source": "x"} | more | {"engine": engine}], "verifier": "a"},
+        )
 
 
 def test_tensor_parallel_models_get_a_bundle_for_each_gpu() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from el4ner_ray import cli
 from el4ner_ray.config import JobConfig, ReplicaRange, load
-from el4ner_ray.costs import measured, stated
+from el4ner_ray.costs import _DEMONSTRATION, _SENTENCE, measured, stated
 from el4ner_ray.errors import UsageError
 from el4ner_ray.plan import bill, plan_cores, plan_gpus, planned_fields
 
@@ -207,6 +207,19 @@ def test_stated_costs_follow_rates_verifier_and_demonstrations() -> None:
     assert glm < phi < qwen  # by parameters; the last one verifies, too
     few = PAPER.demonstrations.model_copy(update={"k": 1})
     assert all(stated(PAPER.model_copy(update={"demonstrations": few}))[name] < costs[name] for name in NAMES)
+
+
+def test_models_in_turns_compute_their_prefix_in_every_stage() -> None:
+    config = load(profile="paper-one-gpu")
+    awake = config.model_copy(
+        update={"models": tuple(m.model_copy(update={"engine": {}}) for m in config.models), "profile": "paper"}
+    )
+    prefix = _SENTENCE + config.demonstrations.k * _DEMONSTRATION
+    for model in config.models:
+        again = 2 if model.name == config.verifier else 1
+        assert model.rates
+        more = stated(config)[model.name] - stated(awake)[model.name]
+        assert more == pytest.approx(again * prefix / model.rates.prompt)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

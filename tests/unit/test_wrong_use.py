@@ -102,7 +102,7 @@ def test_an_unknown_profile_lists_the_known_ones(
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    assert "paper, single-gpu, tiny-cpu, fake" in capsys.readouterr().err
+    assert "paper, paper-one-gpu, single-gpu, tiny-cpu, fake" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_prepared_is_named_with_the_command(
