@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import bench, running
+from benchmarks import bench, cluster, running
 from benchmarks.measured import Figure, Floor, ratios
 
 FIGURES = [
@@ -76,6 +78,28 @@ def test_cpu_time_is_counted_by_kind() -> None:
     watched.look(os.getpid())
     assert watched.cpu_seconds["driver"] > 0
     assert watched.peak_bytes > 0
+
+
+def test_memory_is_watched_on_the_driver_and_on_each_node() -> None:
+    here = SimpleNamespace(all_processes={"raylet": [SimpleNamespace(process=SimpleNamespace(pid=os.getpid()))]})
+    watched = cluster.OnNodes([here, here])
+    watched.look(os.getpid())
+    assert list(watched.by_place) == ["driver", "head", "node 1"]
+    assert all(memory[0] > 0 for memory in watched.by_place.values())
+
+
+@pytest.mark.parametrize(("times", "ratio"), [(range(0, 90, 10), 1.0), ((0, 1, 2, 3, 4, 5, 6, 8, 10), 0.5)])
+def test_how_fast_a_run_was_late(tmp_path: Path, times: Sequence[int], ratio: float) -> None:
+    (tmp_path / "annotations").mkdir()
+    for number, seconds in enumerate(times):
+        file = tmp_path / "annotations" / f"{number}.parquet"
+        file.touch()
+        os.utime(file, (seconds, seconds))
+    assert cluster.late_speed(tmp_path) == pytest.approx(ratio)
+
+
+def test_growth_is_the_peak_of_the_last_third_against_the_middle() -> None:
+    assert running.growth([9, 1, 2, 4, 3, 5]) == 5 / 4
 
 
 @pytest.mark.parametrize(
