@@ -9,9 +9,7 @@ Exit status 1 when a floor is missed. Each scenario runs in a process of its own
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import as_line, environment, to_json
+from benchmarks.fresh import in_fresh_process
 from benchmarks.measured import Figure, Floor
 from benchmarks.plots import draw_scenario
 
@@ -93,9 +92,7 @@ def chosen(scenarios: Mapping[str, Scenario], only: Sequence[str], changes: Sequ
 
 def run(name: str, scenario: Scenario, out: Path) -> Result:
     """Measure in a fresh process."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        figures = pool.submit(_measure, name, scenario.workload, out).result()
+    figures = in_fresh_process(_measure, name, scenario.workload, out)
     return Result(scenario.workload, figures, [floor for floor in scenario.floors if not floor.met(figures)])
 
 

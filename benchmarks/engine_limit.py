@@ -7,15 +7,14 @@ neither side.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import msgspec
 
+from benchmarks.fresh import in_fresh_process
 from benchmarks.measured import Figure, ratios
 from benchmarks.recording import FOLDER, recorded
 from benchmarks.task import Task
@@ -46,7 +45,7 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         run = task.annotate(scratch, f"pipeline-{number}")
         pipeline.append(float(run.content["wall_seconds"]))
         f1.append(task.f1_of_run(run, scratch))
-        bare.append(sum(_in_fresh_process(model, asked[model.name]) for model in task.config.models))
+        bare.append(sum(in_fresh_process(_bare_seconds, model, asked[model.name]) for model in task.config.models))
     return [
         Figure("wall time", "of the bare engines'", ratios(pipeline, bare)),
         Figure("pipeline", "s", tuple(pipeline)),
@@ -62,12 +61,6 @@ def record_run(task: Task, scratch: Path, record: Path) -> dict[str, list[Reques
     os.environ[FOLDER] = str(record)
     task.annotate(scratch, "recorded", program="benchmarks.recording")
     return {model: list(recorded(record, model)) for model in task.config.model_names}
-
-
-def _in_fresh_process(model: ModelConfig, requests: list[Request]) -> float:
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        return pool.submit(_bare_seconds, model, requests).result()
 
 
 def _bare_seconds(model: ModelConfig, requests: list[Request]) -> float:
