@@ -64,8 +64,14 @@ class VllmEngine:
         await self._llm.sleep(level=1)
 
     async def wake_up(self) -> None:
-        """Take the weights back to the card."""
-        await self._llm.wake_up()
+        """Take the weights back to the card. Raises RetryableError while its memory is not free."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await self._llm.wake_up()
+        except (RuntimeError, EngineDeadError) as error:
+            # What a killed engine held is free some seconds after it.
+            raise RetryableError(f"model {self._model.name}: cannot wake up: {error}") from error
 
     def shutdown(self) -> None:
         """End vLLM's processes."""
