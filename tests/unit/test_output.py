@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import threading
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -11,6 +13,8 @@ from typing import IO, Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ray.exceptions import RayError, RayTaskError
 
 from el4ner_ray import job, parquet, retry, sink
@@ -214,6 +218,34 @@ def staged(failed: Place) -> Place:
     put(staged, ("b", 0, "B", "ok"), ("d", 0, "D0", "ok"), requests=10)
     put(staged, ("d", 1, "D1", "ok"), ("e", 0, "E", "failed"), requests=10)
     return staged
+
+
+ROWS = st.tuples(
+    st.sampled_from(["a", "b", "é🙂", " "]),
+    st.integers(0, 3),
+    st.just("T"),
+    st.sampled_from(["ok", "partial", "failed"]),
+)
+
+
+@given(st.lists(st.lists(ROWS, min_size=1, max_size=6), max_size=4))
+@settings(max_examples=50)
+def test_accounts_are_those_of_a_plain_count(files: list[list[Row]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(folder)
+        for rows in files:
+            put(place, *rows)
+        committed = [row for path in place.files("annotations", ".parquet") for row in pq.read_table(path).to_pylist()]
+        accounts, parts = take_stock(place), committed_parts(place)
+    keys = Counter((row["doc_id"], row["part"]) for row in committed)
+    statuses = defaultdict(set)
+    for row in committed:
+        statuses[row["doc_id"]].add(row["status"])
+    documents = Counter(found.pop() if len(found) == 1 else "partial" for found in statuses.values())
+    assert (accounts.ok, accounts.partial, accounts.failed) == tuple(documents[s] for s in ("ok", "partial", "failed"))
+    assert (accounts.parts, accounts.duplicated_parts) == (len(keys), len(committed) - len(keys))
+    assert len(parts) == len(keys)
+    assert all(((doc_id, part) in parts) == ((doc_id, part) in keys) for doc_id in "abc" for part in range(5))
 
 
 def assert_merged(place: Place) -> None:
