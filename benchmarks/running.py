@@ -43,17 +43,15 @@ class Watched:
             family = [driver, *driver.children(recursive=True)]
         except psutil.NoSuchProcess:
             return
-        held = 0
         for process in family:
             try:
-                memory, times, words = process.memory_info(), process.cpu_times(), process.cmdline()
+                times, words = process.cpu_times(), process.cmdline()
             except psutil.NoSuchProcess:
                 continue
-            held += memory.rss - memory.shared
             self.seconds[process.pid] = times.user + times.system
             if words and "ray::IDLE" not in words[0]:
                 self.names[process.pid] = "driver" if process == driver else kind_of(words[0])
-        self.memory.append(held)
+        self.memory.append(memory_of(pid))
 
     @property
     def peak_bytes(self) -> int:

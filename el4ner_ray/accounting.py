@@ -58,7 +58,7 @@ def committed_parts(place: Place) -> Parts:
     """The (doc_id, part) of every committed row."""
     tables = _tables(place, [schema.DOC_ID, schema.PART])
     keys = (zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True) for table in tables)
-    return Parts(_joined([_digests(of_file) for of_file in keys]))
+    return Parts(np.concatenate([np.array([], "S16"), *map(_digests, keys)]))
 
 
 def committed_texts(place: Place) -> dict[tuple[str, int], int | None]:
@@ -144,11 +144,7 @@ def _digests(keys: Iterable[tuple[str, int]]) -> Digests:
 def _digest(doc_id: str, part: int) -> bytes:
     """16 bytes. Of a billion rows, two have the same with a probability of 4e-19 (birthday bound on 120 bits)."""
     # NumPy's strings of bytes end before zeros, so that a digest must not end with one.
-    return blake2b(f"{part} {doc_id}".encode(), digest_size=15).digest() + b"."
-
-
-def _joined(digests: list[Digests]) -> Digests:
-    return np.concatenate(digests) if digests else np.array([], "S16")
+    return blake2b(f"{part} {doc_id}".encode("utf-8", "surrogatepass"), digest_size=15).digest() + b"."
 
 
 def _tables(place: Place, columns: list[str]) -> Iterator[pa.Table]:
