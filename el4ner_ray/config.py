@@ -88,15 +88,6 @@ class ModelConfig(_Section):
             )
         return self
 
-    @property
-    def replica_range(self) -> ReplicaRange:
-        """The replicas at least and at most; the same where a number is given."""
-        return (
-            self.replicas
-            if isinstance(self.replicas, ReplicaRange)
-            else ReplicaRange(min=self.replicas, max=self.replicas)
-        )
-
     @model_validator(mode="after")
     def _turns_on_a_shared_card(self) -> ModelConfig:
         if self.takes_turns and (self.gpus >= 1 or self.parallel > 1):
@@ -105,6 +96,15 @@ class ModelConfig(_Section):
                 "give `gpus` as a fraction, the same for all that take turns, or leave enable_sleep_mode out"
             )
         return self
+
+    @property
+    def replica_range(self) -> ReplicaRange:
+        """The replicas at least and at most; the same where a number is given."""
+        return (
+            self.replicas
+            if isinstance(self.replicas, ReplicaRange)
+            else ReplicaRange(min=self.replicas, max=self.replicas)
+        )
 
     @property
     def takes_turns(self) -> bool:
