@@ -167,10 +167,9 @@ def _gpu_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
 def _card_share(models: Sequence[ModelConfig]) -> float:
     """The largest part of a card's memory that vLLM is told to take: one model at a time, or those that share it."""
     on_cards = [model for model in models if model.gpus]
-    alone = {model.name: model.gpus >= 1 or model.takes_turns for model in on_cards}
-    shares = {model.name: model.engine["gpu_memory_utilization"] for model in on_cards}
-    together = sum(share for name, share in shares.items() if not alone[name])
-    return float(max([together, *(share for name, share in shares.items() if alone[name])]))
+    alone = [m.engine["gpu_memory_utilization"] for m in on_cards if m.gpus >= 1 or m.takes_turns]
+    shared = [m.engine["gpu_memory_utilization"] for m in on_cards if m.gpus < 1 and not m.takes_turns]
+    return float(max([*alone, sum(shared)]))
 
 
 def _cluster_problems(machine: Machine) -> Iterator[Problem]:
