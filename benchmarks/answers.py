@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from el4ner_ray.config import JobConfig
+from el4ner_ray.core.prompting import running_text
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.engines.serving import cpu_environment
@@ -68,7 +69,8 @@ class CachedEnsemble:
 
     def _key(self, model: str, request: Request) -> bytes:
         # Priority changes the order of answers, not the answers.
-        question = (self._identities[model], request.turns, request.max_tokens, request.stop, request.choices)
+        asked = request.turns if self._models[model].chat_template else running_text(request.turns)
+        question = (self._identities[model], asked, request.max_tokens, request.stop, request.choices)
         return hashlib.sha256(_encode(question)).digest()
 
     def _known(self, key: bytes) -> Completion | None:

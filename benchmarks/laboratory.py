@@ -12,6 +12,7 @@ from el4ner_ray import schema
 from el4ner_ray.calibration import chosen, learn, operating_point
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
+from el4ner_ray.core.prompting import LabelledSentence, Prompts
 from el4ner_ray.demonstrations import write_index
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.labelled import LabelledText, labels_of
@@ -93,6 +94,13 @@ class Laboratory:
     def fuse(self, index: str, fusion: Fusion) -> Fuse:
         """The calibrated method's last stage."""
         return Fuse(self.config, self.labels, index, fusion, operating_point(fusion, self.config.calibration).threshold)
+
+
+def asking_with(prompts: Prompts, stages: Sequence[Stage], pool: Sequence[LabelledText]) -> None:
+    """Have these stages ask with other prompts than the configured ones."""
+    shown = [prompts.demonstration(LabelledSentence(text.text, text.mentions)) for text in pool]
+    for stage in stages:
+        stage._asker.prompts, stage._asker._rendered = prompts, shown
 
 
 def typed(entities: Sequence[Entity]) -> set[tuple[int, int, str]]:

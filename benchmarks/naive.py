@@ -19,12 +19,12 @@ from typing import Any, Literal
 import msgspec
 
 from benchmarks.answers import CachedEnsemble
-from benchmarks.laboratory import Laboratory
+from benchmarks.laboratory import Laboratory, asking_with
 from benchmarks.measured import Figure
 from benchmarks.prefixes import ScriptedEnsemble
 from benchmarks.task import Task
 from el4ner_ray.config import JobConfig
-from el4ner_ray.core.prompting import NO_ENTITY, SEPARATOR, LabelledSentence, Prompts, one_line
+from el4ner_ray.core.prompting import LabelledSentence, Prompts, one_line
 from el4ner_ray.engines.base import Completion, Ensemble, Request
 from el4ner_ray.schema import DECIDED, Entity
 from el4ner_ray.stages.base import Batch, Stage
@@ -110,10 +110,7 @@ async def _annotate(task: Task, laboratory: Laboratory, metered: Metered, naive:
     if naive:
         stages[3] = NaiveClassify(laboratory.config, laboratory.labels, index, metered)
         prompts = NaivePrompts(laboratory.config.prompts, laboratory.labels)
-        for stage in stages[2:]:
-            asker = stage._asker
-            asker.prompts = prompts
-            asker._rendered = [prompts.demonstration(LabelledSentence(s.text, s.mentions)) for s in task.pool]
+        asking_with(prompts, stages[2:], task.pool)
     # Engines start with the first question; their start counts on neither side.
     await asyncio.gather(*(metered.ask(m, [Request(("Hello",), 1)], "") for m in laboratory.config.model_names))
     metered.computed_tokens = 0
@@ -145,17 +142,16 @@ class NaivePrompts(Prompts):
 
     def __init__(self, version: str, labels: Mapping[str, str]) -> None:
         super().__init__(version, labels)
-        self._known: dict[str, LabelledSentence] = {}
+        self._known: dict[tuple[str, ...], LabelledSentence] = {}
         self._asked: dict[tuple[str, ...], tuple[str, Sequence[LabelledSentence]]] = {}
 
-    def demonstration(self, sentence: LabelledSentence) -> str:
+    def demonstration(self, sentence: LabelledSentence) -> tuple[str, ...]:
         """The sentence with its entities, without their types."""
-        surfaces = list(dict.fromkeys(one_line(surface) for surface, _ in sentence.entities))
-        shown = f"Sentence: {one_line(sentence.text)}\nEntities: {SEPARATOR.join(surfaces) or NO_ENTITY}\n\n"
+        shown = super().demonstration(sentence)[:2]
         self._known[shown] = sentence
         return shown
 
-    def extraction(self, sentence: str, demonstrations: Sequence[str]) -> tuple[str, ...]:
+    def extraction(self, sentence: str, demonstrations: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         """The pipeline's own instructions, for extraction alone."""
         turns = super().extraction(sentence, demonstrations)
         self._asked[turns] = sentence, [self._known[shown] for shown in demonstrations]

@@ -8,9 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
-from laboratory import Laboratory
+from laboratory import Laboratory, asking_with
 
 from el4ner_ray.config import JobConfig
+from el4ner_ray.core.prompting import LabelledSentence, Prompts
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.stages.base import Batch, Stage
 from el4ner_ray.stages.retrieve import Retrieve
@@ -20,22 +21,30 @@ _TEMPLATES = {
         "instructions": 'Named entities and their types ({{ labels | map(attribute="name") | join(", ") }}).\n\n'
     },
     "names of the parts changed": {
-        "demonstration": "Text: {{ sentence }}\nNames: {{ entities }}\n"
-        "{% for surface, type in types.items() -%}\n{{ surface }} is a {{ type }}\n{% endfor %}\n",
         "extract": "Text: {{ sentence }}\nNames:",
         "classify": "{{ surface }} is a",
     },
-    "types not demonstrated": {"demonstration": "Sentence: {{ sentence }}\nEntities: {{ entities }}\n\n"},
 }
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A configuration and a pool to try; `ordered` is the stage that retrieves demonstrations, if not the method's."""
+    """A configuration and a pool to try.
+
+    `ordered` is the stage that retrieves demonstrations, and `prompts` are what is asked, if not the method's own.
+    """
 
     config: JobConfig
     pool: Sequence[LabelledText]
     ordered: type[Stage] = Retrieve
+    prompts: type[Prompts] = Prompts
+
+
+class TypesNotDemonstrated(Prompts):
+    """Shows of a demonstration only which entities it has."""
+
+    def demonstration(self, sentence: LabelledSentence) -> tuple[str, ...]:
+        return super().demonstration(sentence)[:2]
 
 
 class MostSimilarFirst(Retrieve):
@@ -51,6 +60,7 @@ def variants(config: JobConfig, pool: Sequence[LabelledText], folder: Path) -> d
     for name, changed in _TEMPLATES.items():
         templates = _with_templates(folder / name.replace(" ", "-"), changed)
         tried[name] = Variant(config.model_copy(update={"prompts": str(templates.absolute())}), pool)
+    tried["types not demonstrated"] = Variant(config, pool, prompts=TypesNotDemonstrated)
     tried["most similar first"] = Variant(config, pool, MostSimilarFirst)
     tried["no sentence without entities shown"] = Variant(config, [text for text in pool if text.entities])
     return tried
@@ -67,6 +77,7 @@ async def classified(variant: Variant, laboratory: Laboratory, texts: Sequence[L
     index = await laboratory.index()
     stages = laboratory.asking(index)
     stages[1] = variant.ordered(variant.config, index)
+    asking_with(variant.prompts(variant.config.prompts, laboratory.labels), stages[2:], laboratory.pool)
     return await laboratory.run(stages, texts)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from benchmarks.task import Task
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.core.alignment import align
 from el4ner_ray.core.parsing import Extraction, parse_extraction, parse_list
-from el4ner_ray.core.prompting import FALSE, TRUE, LabelledSentence, Prompts, one_line, running_text
+from el4ner_ray.core.prompting import FALSE, TRUE, LabelledSentence, Prompts, messages, one_line, running_text
 from el4ner_ray.core.voting import majority, union
 from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines.bundled import resolve
@@ -196,7 +195,6 @@ class TransformersModel:
     def _prompt(self, turns: Sequence[str]) -> Any:
         if not self._chat:
             return self._tokenizer.encode(running_text(turns), return_tensors="pt").to(self._device)
-        messages = [{"role": r, "content": t} for r, t in zip(cycle(("user", "assistant")), turns, strict=False)]
         return self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=False
+            messages(turns), add_generation_prompt=True, return_tensors="pt", return_dict=False
         ).to(self._device)

@@ -24,7 +24,7 @@ from el4ner_ray.core.prompting import LabelledSentence, Prompts, running_text
 _MARKER = re.compile(r"<!-- the (?P<what>[a-z]+)(?: of (?P<name>\S+))? -->")
 _OUTSIDE = re.compile(r"\[(?P<shown>[^]]+)\]\(\.\./(?P<path>[^)]+)\)")
 _FORMULA = re.compile(r'<(?P<tag>div|span) class="arithmatex">\\[(\[](?P<latex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL)
-_TEMPLATES = ("instructions", "demonstration", "pre_extract", "extract", "classify", "verify")
+_TEMPLATES = ("instructions", "pre_extract", "extract", "classify", "verify")
 _BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",

@@ -23,17 +23,17 @@ class Extraction:
 
 
 def parse_extraction(answer: str, finished: bool = True) -> Extraction:
-    """Surfaces from an answer `a | b | c` or `none`, as far as the first line break.
+    """Surfaces from an answer `a | b | c` or `none`, as far as the first line break; `Entities:` may stand before it.
 
     An answer that was cut off (`finished` false) keeps its complete items. An answer without any item, with far more
     items than a sentence holds, or that goes on in the prompt's own format has a `problem`, and keeps what is usable.
     """
-    line = answer.strip().split("\n", 1)[0]
+    line = answer.strip().split("\n", 1)[0].removeprefix("Entities:")
     items = [item.strip() for item in line.split(SEPARATOR.strip())]
     problem = ""
     if not finished:
         items, problem = items[:-1], "cut off at the token limit"
-    if line.startswith(("Sentence:", "Entities:", "Type of ")):
+    if line.startswith(("Sentence:", "Type of ")):
         return Extraction((), "repeats the prompt")
     surfaces = list(dict.fromkeys(filter(None, map(_unwrapped, items))))
     if len(surfaces) > 1:

@@ -7,13 +7,16 @@ Layout (one prefix, several questions), from the most to the least shared:
     the sentence                                 shared by extraction, classification and verification
     the question
 
-A prompt is a sequence of turns (question, answer, question, …). Later stages ask further turns of the conversation
-that extraction opened, so a model computes the long first turn once. The wording is in `el4ner_ray/prompts/VERSION/`.
+A prompt is a sequence of turns (question, answer, question, …). A demonstration is the very conversation that would
+annotate its sentence, so that a model sees what is asked of it in the form in which it is asked. Later stages ask
+further turns of the conversation that extraction opened, so a model computes what stands before them once. The wording
+is in `el4ner_ray/prompts/VERSION/`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +30,8 @@ SEPARATOR = " | "
 NO_ENTITY = "none"
 TRUE, FALSE = "true", "false"
 
-_TEMPLATES = ("instructions", "demonstration", "pre_extract", "extract", "classify", "verify")
+_TEMPLATES = ("instructions", "pre_extract", "extract", "classify", "verify")
+_BLANK_LINE = "\n"
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,15 @@ def running_text(turns: Sequence[str]) -> str:
     return "".join(pieces)
 
 
+def messages(turns: Sequence[str]) -> list[dict[str, str]]:
+    """Turns as what a chat template takes: user and assistant alternate, the user begins.
+
+    The blank lines between sentences are for running text only.
+    """
+    roles = itertools.cycle(("user", "assistant"))
+    return [{"role": role, "content": turn.strip("\n")} for role, turn in zip(roles, turns, strict=False)]
+
+
 def _renderer(environment: jinja2.Environment, source: str) -> Callable[..., str]:
     """What renders a template with the variables that it is called with.
 
@@ -130,23 +143,22 @@ class Prompts:
         """What all prompts of a job start with, but for zero-shot ones."""
         return self._instructions
 
-    def demonstration(self, sentence: LabelledSentence) -> str:
-        """One labelled sentence as it stands in a prompt."""
+    def demonstration(self, sentence: LabelledSentence) -> tuple[str, ...]:
+        """The turns that annotate a labelled sentence: its question and entities, then each surface and its type."""
         types: dict[str, str] = {}
         for surface, type_ in sentence.entities:
             types.setdefault(one_line(surface), type_)
-        return self._render["demonstration"](
-            sentence=one_line(sentence.text), entities=SEPARATOR.join(types) or NO_ENTITY, types=types
-        )
+        typed = itertools.chain.from_iterable((self._render["classify"](surface=s), t) for s, t in types.items())
+        return (self._question(sentence.text), SEPARATOR.join(types) or NO_ENTITY, *typed)
 
     def pre_extraction(self, sentence: str) -> tuple[str, ...]:
         """Ask for the names in a sentence without showing how (zero-shot); the answer is a list, one name a line."""
         return (self._render["pre_extract"](sentence=one_line(sentence), labels=self._labels),)
 
-    def extraction(self, sentence: str, demonstrations: Sequence[str]) -> tuple[str, ...]:
-        """Ask for the entities of a sentence as the demonstrations show them."""
-        question = self._render["extract"](sentence=one_line(sentence))
-        return (self._instructions + "".join(demonstrations) + question,)
+    def extraction(self, sentence: str, demonstrations: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        """Ask for the entities of a sentence, after the turns of the demonstrations."""
+        first, *others = itertools.chain(*demonstrations, (self._question(sentence),))
+        return (self._instructions + first.removeprefix(_BLANK_LINE), *others)
 
     def classification(self, extraction: Sequence[str], surfaces: Sequence[str], surface: str) -> tuple[str, ...]:
         """Continue an extraction: its answer is the union, now ask for the type of one of its surfaces."""
@@ -157,3 +169,6 @@ class Prompts:
         """Continue a classification: its answer is the voted label, now ask whether that is true."""
         question = self._render["verify"](surface=one_line(surface), label=label)
         return (*classification, label, question)
+
+    def _question(self, sentence: str) -> str:
+        return _BLANK_LINE + self._render["extract"](sentence=one_line(sentence))

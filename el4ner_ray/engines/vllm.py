@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from el4ner_ray.config import ModelConfig
-from el4ner_ray.core.prompting import running_text
+from el4ner_ray.core.prompting import messages, running_text
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.bundled import resolve
 from el4ner_ray.errors import FatalError, RetryableError
@@ -80,10 +80,8 @@ class VllmEngine:
     def prompt(self, turns: tuple[str, ...]) -> dict[str, Any]:
         """The prompt as vLLM takes it: token ids, made by the chat template or from the running text."""
         if self._model.chat_template:
-            roles = itertools.cycle(("user", "assistant"))
-            messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
             ids = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False
+                messages(turns), add_generation_prompt=True, tokenize=True, return_dict=False
             )
             return {"prompt_token_ids": ids}
         return {"prompt_token_ids": self._tokenizer.encode(running_text(turns))}
@@ -133,6 +131,9 @@ class VllmEngine:
             return SamplingParams(
                 max_tokens=request.max_tokens,
                 stop=[request.stop],
+                # Some chat models begin with a line break (GLM-4), which is not yet the end of their answer. vLLM looks
+                # for the stop only after so many tokens.
+                min_tokens=1 if self._model.chat_template else 0,
                 # Small models repeat an item until the limit. Shorter patterns than three tokens occur in long numbers.
                 repetition_detection=RepetitionDetectionParams(max_pattern_size=16, min_pattern_size=3, min_count=3),
                 **shared,

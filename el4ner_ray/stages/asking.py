@@ -50,7 +50,7 @@ class Asker:
         self.labels = tuple(labels)
         self.prompts = Prompts(config.prompts, labels)
         self.ensemble = ensemble or ServedEnsemble(config)
-        self._rendered: list[str] = []
+        self._rendered: list[tuple[str, ...]] = []
         self._few_shot = pool is not None
         self._answer_tokens = config.limits.answer_tokens if self._few_shot else config.limits.zero_shot_tokens
         if pool is not None:

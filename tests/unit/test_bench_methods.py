@@ -17,7 +17,7 @@ from benchmarks.prefixes import PromptCounter
 from benchmarks.recording import recorded
 from benchmarks.sequential import Sequential
 from el4ner_ray.config import JobConfig
-from el4ner_ray.core.prompting import LabelledSentence
+from el4ner_ray.core.prompting import LabelledSentence, running_text
 from el4ner_ray.demonstrations import write_index
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.bundled import is_ready
@@ -91,7 +91,7 @@ def test_naive_prompts_share_no_start_but_ask_the_same() -> None:
     extraction = prompts.extraction("Bob left Oslo", [shown])
     classification = prompts.classification(extraction, ["Bob", "Oslo"], "Oslo")
     verification = prompts.verification(classification, "Oslo", "place")
-    asked = [turns[-1] for turns in (extraction, classification, verification)]
+    asked = [running_text(turns) for turns in (extraction, classification, verification)]
     assert len({turn[:8] for turn in asked}) == 3
     assert all("Bob left Oslo" in turn and "Ada saw Rome" in turn for turn in asked)
     assert "Type of Ada: person" not in asked[0]

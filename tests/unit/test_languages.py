@@ -14,7 +14,7 @@ import spacy
 
 from el4ner_ray.config import load
 from el4ner_ray.core.alignment import align
-from el4ner_ray.core.prompting import LabelledSentence, Prompts
+from el4ner_ray.core.prompting import LabelledSentence, Prompts, running_text
 from el4ner_ray.core.similarity import PoolSpans, span_similarities
 from el4ner_ray.errors import UsageError
 from el4ner_ray.languages import tagger_for
@@ -77,8 +77,8 @@ def test_prompts_show_text_and_demonstrations_as_they_are(
 ) -> None:
     prompts = Prompts("v1", {"ሰው": "人名", "ort": "Städte"})
     shown = prompts.demonstration(LabelledSentence(expected[0], ((surfaces[0], "ሰው"),)))
-    [turn] = prompts.extraction(expected[1], [shown])
-    assert all(part in turn for part in (expected[0], expected[1], f"Type of {surfaces[0]}: ሰው", "人名"))
+    asked = running_text(prompts.extraction(expected[1], [shown]))
+    assert all(part in asked for part in (expected[0], expected[1], f"Type of {surfaces[0]}: ሰው", "人名"))
 
 
 def test_retrieval_with_equal_weights() -> None:

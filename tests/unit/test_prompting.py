@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from el4ner_ray.core.prompting import LabelledSentence, Prompts, one_line, running_text
+from el4ner_ray.core.prompting import LabelledSentence, Prompts, messages, one_line, running_text
 
 LABELS = {"person": "a named human", "place": ""}
 
@@ -58,7 +58,6 @@ def test_later_questions_continue_the_text_of_earlier_ones() -> None:
 
 _VERSION = {
     "instructions": "Types: {{ labels | map(attribute='name') | join(', ') }}\n",
-    "demonstration": "{{ sentence }} -> {{ entities }}\n",
     "pre_extract": "{{ sentence }}?",
     "extract": "{{ sentence }}",
     "classify": "{# shown to nobody #}{{ surface }} %s:",
@@ -86,16 +85,48 @@ def test_a_template_cannot_name_what_there_is_not(tmp_path) -> None:
         prompts.classification(("Ana.",), ["Ana"], "Ana")
 
 
-def test_a_demonstration_shows_sentence_entities_and_types_in_that_order() -> None:
-    shown = Prompts("v1", LABELS).demonstration(
-        LabelledSentence("Ana saw Rome, Ana said.", (("Ana", "person"), ("Rome", "place"), ("Ana", "person")))
-    )
-    assert shown.index("Ana saw Rome") < shown.index("Ana | Rome") < shown.index("person") < shown.index("place")
-    assert shown.endswith("\n\n")
+_CONVERSATION = """Named entity recognition. Copy the named entities out of the sentence as they stand there, then \
+give each its type.
+Types:
+- person: a named human
+- place
+A sentence without entities gets "none".
+
+Sentence: It rained.
+Entities: none
+
+Sentence: Ana saw Rome, Ana said.
+Entities: Ana | Rome
+Type of Ana: person
+Type of Rome: place
+
+Sentence: Bob saw Oslo.
+Entities: Bob | Oslo
+Type of Oslo: place
+True or false: Oslo is a place in this sentence:"""
 
 
-def test_a_sentence_without_entities_says_so() -> None:
-    assert "none" in Prompts("v1", LABELS).demonstration(LabelledSentence("It rained.", ()))
+def _asked() -> tuple[str, ...]:
+    prompts = Prompts("v1", LABELS)
+    mentions = (("Ana", "person"), ("Rome", "place"), ("Ana", "person"))
+    shown = [LabelledSentence("It rained.", ()), LabelledSentence("Ana saw Rome, Ana said.", mentions)]
+    extraction = prompts.extraction("Bob saw Oslo.", [prompts.demonstration(sentence) for sentence in shown])
+    return prompts.verification(prompts.classification(extraction, ["Bob", "Oslo"], "Oslo"), "Oslo", "place")
+
+
+def test_a_whole_prompt_as_running_text() -> None:
+    assert running_text(_asked()) == _CONVERSATION
+
+
+def test_a_chat_template_gets_demonstrations_as_turns_of_the_conversation() -> None:
+    asked = messages(_asked())
+    assert [message["role"] for message in asked] == ["user", "assistant"] * 6 + ["user"]
+    assert [message["content"] for message in asked if message["role"] == "assistant"] == [
+        "none", "Ana | Rome", "person", "place", "Bob | Oslo", "place",
+    ]  # fmt: skip
+    assert asked[0]["content"].endswith("\n\nSentence: It rained.\nEntities:")
+    assert asked[2]["content"] == "Sentence: Ana saw Rome, Ana said.\nEntities:"
+    assert asked[4]["content"] == "Type of Ana:"
 
 
 def test_core_imports_neither_ray_nor_torch_nor_vllm() -> None:
