@@ -4,10 +4,10 @@
 
 Studies: `steps` (every model alone, union, vote, verification, the calibrated method), `models` (ensembles of two),
 `verifiers` (each model as verifier), `retrieval` (how demonstrations are chosen), `k` (how many), `prompts` (other
-wordings), `chat` (chat templates). Each line of POOL and GOLD is one sentence. Answers are kept in DIR, so that a study
-pays only for the questions that none asked before; the tables go to DIR/NAME.json, and `plots.py` draws them. A model
-alone has the spans that it extracted and the types that it voted for, with the same prompts and demonstrations as the
-ensemble.
+wordings), `chat` (chat templates), `scores` (ways to scale the calibrated method's score). Each line of POOL and GOLD is
+one sentence. Answers are kept in DIR, so that a study pays only for the questions that none asked before; the tables go
+to DIR/NAME.json, and `plots.py` draws them. A model alone has the spans that it extracted and the types that it voted
+for, with the same prompts and demonstrations as the ensemble.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ import pyarrow as pa
 import typer
 from answers import CachedEnsemble
 from demonstration_choices import CHOICES
-from laboratory import Laboratory, typed
+from laboratory import Laboratory, candidates_of, typed
 from prompt_choices import Variant, classified, variants, with_chat_templates
 from rich.console import Console
 from rich.table import Table
+from scalings import errors, errors_of_splits
 
-from el4ner_ray.calibration import operating_point
+from el4ner_ray.calibration import Weighed, operating_point, weighed
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.core.evaluation import Evaluation, evaluate
 from el4ner_ray.core.reliability import Reliability, reliability
 from el4ner_ray.core.voting import majority
 from el4ner_ray.labelled import LabelledText, read_labelled
 from el4ner_ray.schema import DECIDED, TYPED, Entity
+from el4ner_ray.stages.fuse import Weigher
 from el4ner_ray.stages.verify import Verify
 
 Rows = dict[str, Evaluation]
@@ -70,7 +72,8 @@ async def _run(bench: Bench, studies: Sequence[str], file: Path) -> None:
     try:
         for study in studies:
             rows, more = await STUDIES[study](bench)
-            _print(study, rows)
+            if rows:
+                _print(study, rows)
             content[study] = {"rows": {name: found.to_json() for name, found in rows.items()}, **more}
             file.write_text(json.dumps(content, indent=1))
     finally:
@@ -192,6 +195,23 @@ async def chat(bench: Bench) -> tuple[Rows, dict[str, Any]]:
     return _each(bench, "chat templates", table), {}
 
 
+async def scores(bench: Bench) -> tuple[Rows, dict[str, Any]]:
+    """Calibration error of the score by how it is scaled: learnt from the pool, and from random parts of the gold."""
+    laboratory = bench.laboratory
+    index = await laboratory.index()
+    weigher, labels = Weigher(bench.config, laboratory.labels, index), tuple(laboratory.labels)
+    pool = weighed(weigher, await laboratory.annotated_pool(index))
+    table = await laboratory.run(laboratory.asking(index), bench.gold)
+    gold = [
+        Weighed(text, candidates, weigher.weigh(text.text, candidates, demonstrations, without=None))
+        for text, (candidates, demonstrations) in zip(bench.gold, candidates_of(table), strict=True)
+    ]
+    from_pool, from_gold = errors(pool, gold, labels), errors_of_splits(gold, labels, len(pool))
+    for name, found in from_pool.items():
+        print(f"{name}: from the pool {found}, from {len(pool)} of the gold sentences {from_gold[name]}")
+    return {}, {"from_pool": from_pool, "from_gold": from_gold}
+
+
 def _each(bench: Bench, name: str, table: pa.Table) -> Rows:
     candidates = _of_sentences(table)
     rows = {
@@ -209,6 +229,7 @@ STUDIES: dict[str, Callable[[Bench], Awaitable[tuple[Rows, dict[str, Any]]]]] = 
     "k": numbers,
     "prompts": prompts,
     "chat": chat,
+    "scores": scores,
 }
 
 

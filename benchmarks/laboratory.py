@@ -79,17 +79,15 @@ class Laboratory:
             Classify(*of_job, index, self.ensemble),
         ]
 
-    async def fusion(self, index: str) -> Fusion:
-        """What calibration on the pool learns."""
+    async def annotated_pool(self, index: str) -> list[Annotated]:
+        """The pool sentences to learn from, with demonstrations from the rest."""
         numbers = chosen(len(self.pool), self.config.calibration)
         table = await self.run(self.asking(index, without_itself=True), [self.pool[number] for number in numbers])
-        annotated = [
-            Annotated(number, row[0], demonstrations[0])
-            for number, row, demonstrations in zip(
-                numbers, schema.TYPED.decode(table), schema.DEMONSTRATIONS.decode(table), strict=True
-            )
-        ]
-        return learn(self.config, self.labels, index, annotated)
+        return [Annotated(number, *found) for number, found in zip(numbers, candidates_of(table), strict=True)]
+
+    async def fusion(self, index: str) -> Fusion:
+        """What calibration on the pool learns."""
+        return learn(self.config, self.labels, index, await self.annotated_pool(index))
 
     def fuse(self, index: str, fusion: Fusion) -> Fuse:
         """The calibrated method's last stage."""
@@ -101,6 +99,12 @@ def asking_with(prompts: Prompts, stages: Sequence[Stage], pool: Sequence[Labell
     shown = [prompts.demonstration(LabelledSentence(text.text, text.mentions)) for text in pool]
     for stage in stages:
         stage._asker.prompts, stage._asker._rendered = prompts, shown
+
+
+def candidates_of(table: pa.Table) -> list[tuple[list[Entity], list[int]]]:
+    """The typed candidates of each row's one sentence, and its demonstrations, after classification."""
+    typed, demonstrations = schema.TYPED.decode(table), schema.DEMONSTRATIONS.decode(table)
+    return [(row[0], shown[0]) for row, shown in zip(typed, demonstrations, strict=True)]
 
 
 def typed(entities: Sequence[Entity]) -> set[tuple[int, int, str]]:

@@ -7,8 +7,8 @@ evidence on each candidate, what was gold. No LLM is trained.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,30 +92,49 @@ def chosen(pool_sentences: int, calibration: Calibration) -> list[int]:
     return [i * pool_sentences // count for i in range(count)]
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """A labelled sentence with its candidates and the evidence on them."""
+
+    gold: LabelledText
+    candidates: list[Entity]
+    evidence: Evidence
+
+
 def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: Sequence[Annotated]) -> Fusion:
     """Fit the fusion to the annotated pool sentences.
 
     Raises FatalError when the models found no entity of the pool: there is nothing to learn from.
     """
-    weigher, names = Weigher(config, labels, index), tuple(labels)
-    pool = weigher.pool
-    sentences = [sentence for sentence in annotated if sentence.candidates]
-    truths = [_truth(s.candidates, pool[s.number], names) for s in sentences]
+    weigher = Weigher(config, labels, index)
+    return learn_from(weighed(weigher, annotated), tuple(labels), nested=overlapping(weigher.pool))
+
+
+def weighed(weigher: Weigher, annotated: Sequence[Annotated]) -> list[Weighed]:
+    """Annotated pool sentences with the evidence that the rest of the pool gives."""
+    return [
+        Weighed(text, s.candidates, weigher.weigh(text.text, s.candidates, s.demonstrations, without=s.number))
+        for s in annotated
+        for text in (weigher.pool[s.number],)
+    ]
+
+
+def learn_from(known: Sequence[Weighed], labels: tuple[str, ...], *, nested: bool) -> Fusion:
+    """Fit the fusion to these sentences; `nested` tells whether predicted entities may overlap. Raises as `learn`."""
+    sentences = [sentence for sentence in known if sentence.candidates]
+    truths = [_truth(sentence.candidates, sentence.gold, labels) for sentence in sentences]
     if not any(truth.any() for truth in truths):
         raise FatalError("method calibrated: the models find no entity of the pool; use other models or --method paper")
-    evidence = Evidence.concatenate(
-        [weigher.weigh(pool[s.number].text, s.candidates, s.demonstrations, without=s.number) for s in sentences]
-    )
+    evidence = Evidence.concatenate([sentence.evidence for sentence in sentences])
     truth = np.concatenate(truths)
-    sentence_of = np.repeat(np.arange(len(sentences)), [len(s.candidates) for s in sentences])
-    penalty, probabilities = best_penalty(evidence, truth, sentence_of)
-    nested = any(map(_overlapping, pool))
-    held_out = np.split(probabilities, np.cumsum([len(s.candidates) for s in sentences])[:-1])
+    counts = [len(sentence.candidates) for sentence in sentences]
+    penalty, probabilities = best_penalty(evidence, truth, np.repeat(np.arange(len(sentences)), counts))
+    held_out = np.split(probabilities, np.cumsum(counts)[:-1])
     judged = [
-        (entity.score, (entity.span.start, entity.span.end, entity.label) in pool[sentence.number].typed)
+        (entity.score, (entity.span.start, entity.span.end, entity.label) in sentence.gold.typed)
         for sentence, of_sentence in zip(sentences, held_out, strict=True)
         # A span's conflicts are with more probable ones: what remains above a threshold does not depend on the rest.
-        for entity in decide(score(sentence.candidates, of_sentence, names, Scaling()), 0.0, nested)
+        for entity in decide(score(sentence.candidates, of_sentence, labels, Scaling()), 0.0, nested)
         if entity.kept
     ]
     scores, right = np.array([value for value, _ in judged]), np.array([right for _, right in judged], bool)
@@ -125,8 +144,8 @@ def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: S
         scaling=scaling,
         nested=nested,
         penalty=penalty,
-        sentences=len(annotated),
-        gold=sum(len(pool[sentence.number].typed) for sentence in annotated),
+        sentences=len(known),
+        gold=sum(len(sentence.gold.typed) for sentence in known),
         candidates=len(truth),
         scores=tuple(scaling(scores).tolist()),
         right=tuple(right.tolist()),
@@ -168,6 +187,7 @@ def _truth(candidates: Sequence[Entity], gold: LabelledText, labels: tuple[str, 
     return np.array([of_span.get((c.span.start, c.span.end), 0) for c in candidates], np.int64)
 
 
-def _overlapping(text: LabelledText) -> bool:
-    ordered = sorted((entity.start, entity.end) for entity in text.entities)
-    return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(ordered))
+def overlapping(texts: Iterable[LabelledText]) -> bool:
+    """Whether entities of one text overlap each other anywhere."""
+    ordered = (sorted((entity.start, entity.end) for entity in text.entities) for text in texts)
+    return any(later[0] < earlier[1] for spans in ordered for earlier, later in itertools.pairwise(spans))
