@@ -4,10 +4,10 @@
 
 Studies: `steps` (every model alone, union, vote, verification, the calibrated method), `models` (ensembles of two),
 `verifiers` (each model as verifier), `retrieval` (how demonstrations are chosen), `k` (how many), `prompts` (other
-wordings), `chat` (chat templates), `scores` (ways to scale the calibrated method's score). Each line of POOL and GOLD is
-one sentence. Answers are kept in DIR, so that a study pays only for the questions that none asked before; the tables go
-to DIR/NAME.json, and `plots.py` draws them. A model alone has the spans that it extracted and the types that it voted
-for, with the same prompts and demonstrations as the ensemble.
+wordings), `chat` (chat templates), `scores` (ways to scale the calibrated method's score). Each line of POOL and GOLD
+is one sentence. Answers are kept in DIR, so that a study pays only for the questions that none asked before; the tables
+go to DIR/NAME.json, and `plots.py` draws them. A model alone has the spans that it extracted and the types that it
+voted for, with the same prompts and demonstrations as the ensemble.
 """
 
 from __future__ import annotations
