@@ -119,9 +119,9 @@ def _relations(span: Span, others: Sequence[Span]) -> tuple[float, float, float]
     inside = around = crosses = False
     for other in others:
         if other != span and other.start < span.end and span.start < other.end:
-            inside |= other.start <= span.start and span.end <= other.end
-            around |= span.start <= other.start and other.end <= span.end
-            crosses |= not (inside or around)
+            within = other.start <= span.start and span.end <= other.end
+            outside = span.start <= other.start and other.end <= span.end
+            inside, around, crosses = inside | within, around | outside, crosses | (not within and not outside)
     return float(inside), float(around), float(crosses)
 
 

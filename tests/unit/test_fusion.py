@@ -234,6 +234,19 @@ def test_what_was_listed_joins_what_was_extracted():
     assert column["listed by, if extracted"] == [0, 1]
 
 
+def test_what_a_span_is_to_one_candidate_hides_nothing_of_another():
+    text = "Anna Berg Hansen"
+    spans = [(0, 9), (0, 4), (5, 16)]
+    near = np.zeros((3, 3), np.float32)
+    for order in ([0, 1, 2], [2, 1, 0]):
+        candidates = [entity(*spans[i], {}, ("a",)) for i in order]
+        evidence = weigh(text, candidates, MODELS, near, Neighbourhood(0.0, np.zeros(2)))
+        column = {name: evidence.shared[np.argsort(order), i].tolist() for i, name in enumerate(names(MODELS)[0])}
+        assert column["around another"] == [1, 0, 0]
+        assert column["inside another"] == [0, 1, 0]
+        assert column["crosses another"] == [1, 0, 1]
+
+
 def test_weigh_of_nothing_has_the_same_columns():
     evidence = weigh("x", [], MODELS, np.empty((0, 3), np.float32), Neighbourhood(0.0, np.zeros(2)))
     assert evidence.shared.shape == (0, len(names(MODELS)[0]))
