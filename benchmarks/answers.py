@@ -56,6 +56,8 @@ class CachedEnsemble:
         """End the engines."""
         for engine in self._engines.values():
             engine.shutdown()
+        # vLLM ends an engine once more when it is collected, which fails with a trace at the interpreter's end.
+        self._engines.clear()
         self._answers.close()
 
     def _engine(self, name: str):
