@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from el4ner_ray import config as configuration
 from el4ner_ray.config import PROFILES, JobConfig
-from el4ner_ray.core.prompting import LabelledSentence, Prompts, running_text
+from el4ner_ray.core.prompting import LabelledSentence, Prompts, messages, running_text
 
 _MARKER = re.compile(r"<!-- the (?P<what>[a-z]+)(?: of (?P<name>\S+))? -->")
 _OUTSIDE = re.compile(r"\[(?P<shown>[^]]+)\]\(\.\./(?P<path>[^)]+)\)")
@@ -138,6 +138,16 @@ def templates(version: str) -> str:
 
 def prompt(version: str) -> str:
     """A whole prompt: a sentence's last question, with all that stands before it."""
+    return _fenced("text", running_text(_turns(version)))
+
+
+def conversation(version: str) -> str:
+    """The same as a chat template gets it: a message a turn, with who says it in front."""
+    shown = ((m["role"], m["content"].replace("\n", "\n" + " " * 11)) for m in messages(_turns(version)))
+    return _fenced("text", "\n".join(f"{role:<11}{content}" for role, content in shown))
+
+
+def _turns(version: str) -> tuple[str, ...]:
     prompts = Prompts(version, {"person": "named people, without title", "place": "cities, countries, rivers"})
     shown = [
         LabelledSentence("The meeting was short.", ()),
@@ -145,7 +155,7 @@ def prompt(version: str) -> str:
     ]
     asked = prompts.extraction("Ben met her in Rome.", [prompts.demonstration(sentence) for sentence in shown])
     asked = prompts.classification(asked, ["Ben", "Rome"], "Rome")
-    return _fenced("text", running_text(prompts.verification(asked, "Rome", "place")))
+    return prompts.verification(asked, "Rome", "place")
 
 
 def _fenced(language: str, text: str) -> str:
@@ -157,4 +167,5 @@ _MADE: dict[str, Callable[[str], str]] = {
     "profiles": profiles,
     "templates": templates,
     "prompt": prompt,
+    "conversation": conversation,
 }
