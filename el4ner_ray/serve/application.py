@@ -39,8 +39,9 @@ Say = Callable[[str], None]
 _ONGOING_REQUESTS = 1000
 # What is in flight when the server is told to stop may finish within so many seconds.
 _SECONDS_TO_FINISH = 20
-# Ray Serve routes calls in one thread and runs the API in another, both beside its own. Without these hand-overs a request
-# takes 41 ms of CPU instead of 52, and 83 ms above its engines at p95 instead of 155 (benchmarks/serve_load.py, 50 clients).
+# Ray Serve routes calls in one thread and runs the API in another, both beside its own. Without these hand-overs a
+# request takes 41 ms of CPU instead of 52, and 83 ms above its engines at p95 instead of 155 (benchmarks/serve_load.py,
+# 50 clients).
 _ONE_LOOP = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 
 
