@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from el4ner_ray.config import JobConfig, load
+from el4ner_ray.core.prompting import running_text
 from el4ner_ray.engines.base import Completion, Ensemble, Request
 from el4ner_ray.html import policy_hash
 from el4ner_ray.labelled import LabelledSpan, LabelledText
@@ -223,8 +224,8 @@ def test_demonstrations_are_shown_in_their_order(start: Start) -> None:
     answer = client.post("/v1/annotate", json=BODY | {"demonstrations": [SHOWN, other]}).json()
     assert answer["demonstrations"] == "given"
     for request in client.ensemble.asked:  # type: ignore[attr-defined]
-        prompt = request.turns[0]
-        assert 0 < prompt.index("Anna flew.") < prompt.index("Rome is old.") < prompt.index("Sentence: ", -60)
+        prompt = running_text(request.turns)
+        assert 0 < prompt.index("Anna flew.") < prompt.index("Rome is old.") < prompt.rindex("Sentence: ")
 
 
 def test_without_demonstrations_the_labels_stand_alone(start: Start) -> None:
@@ -232,7 +233,7 @@ def test_without_demonstrations_the_labels_stand_alone(start: Start) -> None:
     assert client.post("/v1/annotate", json=BODY).json()["demonstrations"] == "none"
     for request in client.ensemble.asked:  # type: ignore[attr-defined]
         assert "named people" in request.turns[0]
-        assert request.turns[0].count("Sentence: ") == 1
+        assert running_text(request.turns).count("Sentence: ") == 1
 
 
 WRONG: list[tuple[Any, str]] = [
