@@ -206,10 +206,11 @@ async def scores(bench: Bench) -> tuple[Rows, dict[str, Any]]:
         Weighed(text, candidates, weigher.weigh(text.text, candidates, demonstrations, without=None))
         for text, (candidates, demonstrations) in zip(bench.gold, candidates_of(table), strict=True)
     ]
-    from_pool, from_gold = errors(pool, gold, labels), errors_of_splits(gold, labels, len(pool))
+    learnt = min(len(pool), len(gold) * 2 // 3)
+    from_pool, from_gold = errors(pool, gold, labels), errors_of_splits(gold, labels, learnt)
     for name, found in from_pool.items():
-        print(f"{name}: from the pool {found}, from {len(pool)} of the gold sentences {from_gold[name]}")
-    return {}, {"from_pool": from_pool, "from_gold": from_gold}
+        print(f"{name}: from the pool {found}, from {learnt} of the gold sentences {from_gold[name]}")
+    return {}, {"from_pool": from_pool, "from_gold": from_gold, "learnt_of_gold": learnt}
 
 
 def _each(bench: Bench, name: str, table: pa.Table) -> Rows:

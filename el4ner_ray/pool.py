@@ -106,6 +106,8 @@ def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str])
         "embedder_identity": source_identity(settings.embedder),
         # Gold spans depend on no model, so such an index serves any ensemble.
         "models": {m.name: source_identity(m.source, m.revision) for m in config.models} if extracted else {},
+        "chat_templates": [m.name for m in config.models if m.chat_template] if extracted else [],
+        "answer_tokens": config.limits.zero_shot_tokens if extracted else 0,
         "engine": config.engine if extracted else "",
         "prompts": Prompts(config.prompts, labels).hash if extracted else "",
         "labels": labels if extracted else {},

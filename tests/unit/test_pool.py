@@ -1,0 +1,37 @@
+"""An index is used again only for what it was built from."""
+
+from typing import Any
+
+import pytest
+
+from el4ner_ray.config import JobConfig, load
+from el4ner_ray.labelled import LabelledSpan, LabelledText
+from el4ner_ray.pool import origin
+
+LABELS = {"person": "named people"}
+POOL = [LabelledText("1", "Ana slept.", (LabelledSpan(0, 3, "person"),))]
+
+
+def _config(pool_spans: str, **changed: Any) -> JobConfig:
+    config = load(profile="fake", overrides={"demonstrations": {"pool_spans": pool_spans}})
+    return config.model_copy(update=changed)
+
+
+def _changes() -> list[dict[str, Any]]:
+    config = _config("extracted")
+    first, *others = config.models
+    return [
+        {"models": (first.model_copy(update={"chat_template": True}), *others)},
+        {"models": tuple(others)},
+        {"limits": config.limits.model_copy(update={"zero_shot_tokens": 7})},
+    ]
+
+
+@pytest.mark.parametrize("changed", _changes(), ids=lambda changed: next(iter(changed)))
+def test_what_models_list_depends_on_how_they_are_asked(changed: dict[str, Any]) -> None:
+    assert origin(_config("extracted"), POOL, LABELS) != origin(_config("extracted", **changed), POOL, LABELS)
+
+
+@pytest.mark.parametrize("changed", _changes(), ids=lambda changed: next(iter(changed)))
+def test_gold_spans_serve_any_ensemble(changed: dict[str, Any]) -> None:
+    assert origin(_config("gold"), POOL, LABELS) == origin(_config("gold", **changed), POOL, LABELS)
