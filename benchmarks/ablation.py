@@ -29,6 +29,7 @@ from prompt_choices import Variant, classified, variants, with_chat_templates
 from rich.console import Console
 from rich.table import Table
 from scalings import errors, errors_of_splits
+from threadpoolctl import threadpool_limits
 
 from el4ner_ray.calibration import Weighed, operating_point, weighed
 from el4ner_ray.config import JobConfig, load
@@ -207,7 +208,9 @@ async def scores(bench: Bench) -> tuple[Rows, dict[str, Any]]:
         for text, (candidates, demonstrations) in zip(bench.gold, candidates_of(table), strict=True)
     ]
     learnt = min(len(pool), len(gold) * 2 // 3)
-    from_pool, from_gold = errors(pool, gold, labels), errors_of_splits(gold, labels, learnt)
+    # The matrices are small: with a thread a core, these hundreds of fits take several times as long as with one.
+    with threadpool_limits(1):
+        from_pool, from_gold = errors(pool, gold, labels), errors_of_splits(gold, labels, learnt)
     for name, found in from_pool.items():
         print(f"{name}: from the pool {found}, from {learnt} of the gold sentences {from_gold[name]}")
     return {}, {"from_pool": from_pool, "from_gold": from_gold, "learnt_of_gold": learnt}
