@@ -1,31 +1,29 @@
 """How much of an extraction prompt sentences share, by the order of their demonstrations.
 
-    benchmarks/demonstration_orders.py DATA/train.jsonl DATA/dev.jsonl [--pool-sentences 300] [--k 3]
+    python -m benchmarks.demonstration_orders DATA/train.jsonl DATA/dev.jsonl [--pool-sentences 300] [--k 3]
 
-Demonstrations are chosen by whole sentences, which needs no model to list spans first. The prefix cache is simulated:
-in blocks of 32 tokens, it knows every prompt as soon as it was asked and forgets none.
+Demonstrations are chosen by whole sentences, which needs no model to list spans first. The prompts are those of the
+first model of `tiny-cpu`. The prefix cache is simulated: it knows every prompt as soon as it was asked and forgets
+none.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoTokenizer
 
+from benchmarks.prefixes import PromptCounter
 from el4ner_ray.config import load
-from el4ner_ray.core.prompting import LabelledSentence, Prompts, running_text
-from el4ner_ray.engines.bundled import resolve
+from el4ner_ray.core.prompting import LabelledSentence, Prompts
+from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.labelled import LabelledText, labels_of, read_labelled
 from el4ner_ray.text_models import Embedder
-
-_BLOCK = 32
 
 
 def main(
@@ -39,16 +37,15 @@ def main(
     config = load(profile="tiny-cpu")
     known, asked = read_labelled(pool, "pool")[:pool_sentences], read_labelled(texts, "texts")[:sentences]
     prompts = Prompts(config.prompts, labels_of(known))
-    tokenizer = AutoTokenizer.from_pretrained(resolve(config.models[0].source))
-
-    def tokens(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False))
-
-    shown = [tokens(running_text(prompts.demonstration(LabelledSentence(s.text, s.mentions)))) for s in known]
-    questions = [tokens(prompts.extraction(s.text, [])[0]) for s in asked]
+    shown = [prompts.demonstration(LabelledSentence(text.text, text.mentions)) for text in known]
     table = Table("order", "prompt tokens a sentence", "computed", "share")
     for name, order in _orders(_most_similar(config.demonstrations.embedder, known, asked, k)).items():
-        total, computed = _counted(order, shown, questions, tokens(prompts.prefix))
+        counter, total, computed = PromptCounter.of(config.models[0]), 0, 0
+        for text, numbers in zip(asked, order, strict=True):
+            turns = prompts.extraction(text.text, [shown[number] for number in numbers])
+            counted = counter.counted(Request(turns), Completion(""))
+            total += counted.prompt_tokens
+            computed += counted.prompt_tokens - counted.cached_tokens
         table.add_row(name, f"{total / len(asked):.0f}", f"{computed / len(asked):.0f}", f"{computed / total:.3f}")
     Console().print(table)
 
@@ -70,20 +67,6 @@ def _orders(chosen: list[list[int]]) -> dict[str, list[list[int]]]:
         "in the pool's order": [sorted(numbers) for numbers in chosen],
         "most often chosen first": [sorted(numbers, key=lambda i: (-popularity[i], i)) for numbers in chosen],
     }
-
-
-def _counted(orders: list[list[int]], shown: list[int], questions: list[int], instructions: int) -> tuple[int, int]:
-    """Tokens of all prompts, and those that no earlier prompt had in its beginning."""
-    total = computed = 0
-    asked: set[tuple[int, ...]] = set()
-    for numbers, question in zip(orders, questions, strict=True):
-        lengths = list(accumulate((shown[number] for number in numbers), initial=instructions))
-        beginnings = [tuple(numbers[:length]) for length in range(len(numbers) + 1)]
-        shared = max((n for n, start in zip(lengths, beginnings, strict=True) if start in asked), default=0)
-        total += lengths[-1] - instructions + question
-        computed += lengths[-1] - instructions + question - shared // _BLOCK * _BLOCK
-        asked.update(beginnings)
-    return total, computed
 
 
 if __name__ == "__main__":
