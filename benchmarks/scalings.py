@@ -13,12 +13,10 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from el4ner_ray.calibration import Weighed, learn_from, overlapping
+from el4ner_ray.calibration import Weighed, judged, learn_from, overlapping
 from el4ner_ray.core.evidence import Array
 from el4ner_ray.core.fusion import Fusion, choose, operating_points
 from el4ner_ray.core.reliability import Reliability, reliability
-from el4ner_ray.core.scaling import Scaling
-from el4ner_ray.stages.fuse import decide, score
 
 SPLITS = 24
 Scaler = Callable[[Array], Array]
@@ -46,13 +44,13 @@ def errors(known: Sequence[Weighed], others: Sequence[Weighed], labels: tuple[st
     fusion = learn_from(known, labels, nested=nested)
     held_out, right = _unscaled(fusion), np.array(fusion.right, bool)
     probabilities = [fusion.weights.probabilities(sentence.evidence) for sentence in others]
-    judged = _judged(others, probabilities, labels, nested)
+    of_others = judged(others, probabilities, labels, nested=nested)
     found = {
-        name: _reliability_of_kept(scale, held_out, right, fusion.gold, *judged)
+        name: _reliability_of_kept(scale, held_out, right, fusion.gold, *of_others)
         for name, scale in _scalers(fusion, held_out, right).items()
     }
     seen = np.concatenate([fusion.weights.probabilities(sentence.evidence) for sentence in known])
-    moved = _judged(others, _with_their_prior(probabilities, seen.mean(axis=0)), labels, nested)
+    moved = judged(others, _with_their_prior(probabilities, seen.mean(axis=0)), labels, nested=nested)
     found["prior of the texts"] = _reliability_of_kept(lambda scores: scores, held_out, right, fusion.gold, *moved)
     return {name: {"error": round(r.error, 3), "by_chance": round(r.by_chance, 3)} for name, r in found.items()}
 
@@ -80,26 +78,13 @@ def _unscaled(fusion: Fusion) -> Array:
     return unscaled
 
 
-def _judged(
-    sentences: Sequence[Weighed], probabilities: Sequence[Array], labels: tuple[str, ...], nested: bool
-) -> tuple[Array, list[bool]]:
-    """Unscaled scores of all entities that are left when conflicts are resolved, and which of them are gold."""
-    left = [
-        (entity.score, (entity.span.start, entity.span.end, entity.label) in sentence.gold.typed)
-        for sentence, of_sentence in zip(sentences, probabilities, strict=True)
-        if sentence.candidates
-        for entity in decide(score(sentence.candidates, of_sentence, labels, Scaling()), 0.0, nested)
-        if entity.kept
-    ]
-    return np.array([value for value, _ in left]), [right for _, right in left]
-
-
 def _reliability_of_kept(
-    scale: Scaler, held_out: Array, right: Array, gold: int, scores: Array, of_scores: Sequence[bool]
+    scale: Scaler, held_out: Array, right: Array, gold: int, scores: Array, of_scores: Array
 ) -> Reliability:
     threshold = choose(operating_points(scale(held_out), right, gold)).threshold
-    kept = [(s, r) for s, r in zip(scale(scores), of_scores, strict=True) if s >= threshold]
-    return reliability([s for s, _ in kept], [r for _, r in kept])
+    scaled = scale(scores)
+    kept = scaled >= threshold
+    return reliability(scaled[kept], of_scores[kept])
 
 
 def _with_their_prior(probabilities: Sequence[Array], prior: Array) -> list[Array]:

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import ray
 
 from el4ner_ray import pipeline
 from el4ner_ray.config import Calibration, JobConfig
-from el4ner_ray.core.evidence import Evidence
+from el4ner_ray.core.evidence import Array, Evidence
 from el4ner_ray.core.fusion import Fusion, OperatingPoint, best_penalty, choose, fit
 from el4ner_ray.core.scaling import Scaling, fit_scaling
 from el4ner_ray.core.similarity import Ints
@@ -100,6 +101,18 @@ class Weighed:
     candidates: list[Entity]
     evidence: Evidence
 
+    @classmethod
+    def of(
+        cls,
+        weigher: Weigher,
+        gold: LabelledText,
+        candidates: list[Entity],
+        demonstrations: list[int],
+        without: int | None,
+    ) -> Weighed:
+        """The sentence with what the pool says of its candidates. `without`: see `Lexicon.nearest`."""
+        return cls(gold, candidates, weigher.weigh(gold.text, candidates, demonstrations, without))
+
 
 def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: Sequence[Annotated]) -> Fusion:
     """Fit the fusion to the annotated pool sentences.
@@ -113,9 +126,7 @@ def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: S
 def weighed(weigher: Weigher, annotated: Sequence[Annotated]) -> list[Weighed]:
     """Annotated pool sentences with the evidence that the rest of the pool gives."""
     return [
-        Weighed(text, s.candidates, weigher.weigh(text.text, s.candidates, s.demonstrations, without=s.number))
-        for s in annotated
-        for text in (weigher.pool[s.number],)
+        Weighed.of(weigher, weigher.pool[s.number], s.candidates, s.demonstrations, without=s.number) for s in annotated
     ]
 
 
@@ -130,14 +141,7 @@ def learn_from(known: Sequence[Weighed], labels: tuple[str, ...], *, nested: boo
     counts = [len(sentence.candidates) for sentence in sentences]
     penalty, probabilities = best_penalty(evidence, truth, np.repeat(np.arange(len(sentences)), counts))
     held_out = np.split(probabilities, np.cumsum(counts)[:-1])
-    judged = [
-        (entity.score, (entity.span.start, entity.span.end, entity.label) in sentence.gold.typed)
-        for sentence, of_sentence in zip(sentences, held_out, strict=True)
-        # A span's conflicts are with more probable ones: what remains above a threshold does not depend on the rest.
-        for entity in decide(score(sentence.candidates, of_sentence, labels, Scaling()), 0.0, nested)
-        if entity.kept
-    ]
-    scores, right = np.array([value for value, _ in judged]), np.array([right for _, right in judged], bool)
+    scores, right = judged(sentences, held_out, labels, nested=nested)
     scaling = fit_scaling(scores, right)
     return Fusion(
         weights=fit(evidence, truth, penalty),
@@ -150,6 +154,21 @@ def learn_from(known: Sequence[Weighed], labels: tuple[str, ...], *, nested: boo
         scores=tuple(scaling(scores).tolist()),
         right=tuple(right.tolist()),
     )
+
+
+def judged(
+    sentences: Sequence[Weighed], probabilities: Sequence[Array], labels: tuple[str, ...], *, nested: bool
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Unscaled scores of all entities that are left when conflicts are resolved, and which of them are gold."""
+    left = [
+        (entity.score, (entity.span.start, entity.span.end, entity.label) in sentence.gold.typed)
+        for sentence, of_sentence in zip(sentences, probabilities, strict=True)
+        if sentence.candidates
+        # A span's conflicts are with more probable ones: what remains above a threshold does not depend on the rest.
+        for entity in decide(score(sentence.candidates, of_sentence, labels, Scaling()), 0.0, nested)
+        if entity.kept
+    ]
+    return np.array([value for value, _ in left]), np.array([right for _, right in left], bool)
 
 
 def operating_point(fusion: Fusion, calibration: Calibration) -> OperatingPoint:
