@@ -1,12 +1,14 @@
 """Scenario `replicas`: scripted engines with the latency of real ones; how throughput grows with their number.
 
 A replica of the scripted engine takes any number of calls at once, so what limits it is what the pipeline keeps in
-flight. That grows with the replicas, as `limits.batches_in_flight` does in a job that is sized for them.
+flight. That grows with the replicas, as `limits.batches_in_flight` does in a job that is sized for them. The cores that
+are busy tell whether the pipeline or the machine is the limit.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,16 +19,15 @@ from el4ner_ray.config import load
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """`batches` of documents for each replica; every call takes `latency_ms`."""
+    """`batches` of documents for each replica, `in_flight` of them in each stage; every call takes `latency_ms`."""
 
     replicas: list[int]
     latency_ms: float
     batches: int
+    in_flight: int
+    document_sentences: int
     repeats: int
-
-
-_IN_FLIGHT = 4
-_SENTENCES = 8
+    limits: dict[str, Any]
 
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
@@ -35,9 +36,10 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     demonstrations = {"pool_spans": "gold", "tagger": "none"}
     pool = scripted.write_pool(scratch / "pool.jsonl", 500, names)
     index = scripted.build_index(scratch, pool, {"demonstrations": demonstrations})
-    profile = load(profile="fake")
+    profile = load(profile="fake", overrides={"limits": workload.limits})
 
-    def rate(replicas: int) -> float:
+    def measured(replicas: int) -> tuple[float, float]:
+        """Sentences a second, and cores that are busy with them."""
         documents = workload.batches * replicas * profile.limits.batch_documents
         models = [
             model.model_dump(mode="json", exclude_unset=True) | {"replicas": replicas, "cpus": 0.01}
@@ -47,21 +49,27 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
             "demonstrations": demonstrations,
             "models": models,
             "fake": {"latency_ms": workload.latency_ms},
-            "limits": {"batches_in_flight": _IN_FLIGHT * replicas},
+            "limits": workload.limits | {"batches_in_flight": workload.in_flight * replicas},
         }
 
         def run(share: int) -> Run:
-            corpus = scripted.write_corpus(scratch / "corpus.jsonl", documents * share // 2, _SENTENCES, names)
+            count = documents * share // 2
+            corpus = scripted.write_corpus(scratch / "corpus.jsonl", count, workload.document_sentences, names)
             return scripted.annotate(scratch, corpus, index, "out", config)
 
         # The start, which all sizes share, is taken off.
-        half, whole = run(1).content, run(2).content
-        return (whole["sentences"] - half["sentences"]) / (whole["wall_seconds"] - half["wall_seconds"])
+        half, whole = run(1), run(2)
+        seconds = whole.content["wall_seconds"] - half.content["wall_seconds"]
+        cpu = sum(whole.watched.cpu_seconds.values()) - sum(half.watched.cpu_seconds.values())
+        return (whole.content["sentences"] - half.content["sentences"]) / seconds, cpu / seconds
 
     rates: dict[int, list[float]] = {number: [] for number in workload.replicas}
+    busy: dict[int, list[float]] = {number: [] for number in workload.replicas}
     for _ in range(workload.repeats):
         for number in workload.replicas:
-            rates[number].append(rate(number))
+            rate, cores = measured(number)
+            rates[number].append(rate)
+            busy[number].append(cores)
     first = workload.replicas[0]
     linear = {number: [value * number / first for value in rates[first]] for number in workload.replicas}
     return [
@@ -70,5 +78,6 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         for figure in (
             Figure("sentences a second", "1/s", tuple(rates[number]), number),
             Figure("share of linear", "", ratios(rates[number], linear[number]), number),
+            Figure("cores busy", "", tuple(busy[number]), number),
         )
     ]
