@@ -16,8 +16,9 @@ from el4ner_ray.core.prompting import LabelledSentence, Prompts
 from el4ner_ray.demonstrations import write_index
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.labelled import LabelledText, labels_of
+from el4ner_ray.parts import sentence_rows
 from el4ner_ray.pool import origin as origin_of
-from el4ner_ray.schema import SENTENCES, Annotated, Entity, Span
+from el4ner_ray.schema import Annotated, Entity
 from el4ner_ray.stages.base import Stage
 from el4ner_ray.stages.classify import Classify
 from el4ner_ray.stages.extract import Extract
@@ -113,13 +114,4 @@ def typed(entities: Sequence[Entity]) -> set[tuple[int, int, str]]:
 
 
 def _rows(texts: Sequence[LabelledText]) -> pa.Table:
-    rows = {
-        schema.DOC_ID: [text.id for text in texts],
-        schema.PART: [0] * len(texts),
-        schema.TEXT_START: [0] * len(texts),
-        schema.TEXT: [text.text for text in texts],
-        schema.ERROR: [None] * len(texts),
-        schema.BATCH: [0] * len(texts),
-    }
-    table = pa.Table.from_pydict(rows, schema.PART_SCHEMA)
-    return table.append_column(SENTENCES.name, SENTENCES.encode([[Span(0, len(text.text))] for text in texts]))
+    return sentence_rows([text.id for text in texts], [0] * len(texts), [text.text for text in texts], batch=0)

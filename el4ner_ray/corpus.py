@@ -18,7 +18,7 @@ import pyarrow as pa
 from el4ner_ray import readers
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.extra_columns import ExtraColumns, cell, flat
-from el4ner_ray.schema import PART_SCHEMA
+from el4ner_ray.parts import table_of_parts
 from el4ner_ray.splitting import split_parts
 
 _GROUP = 4  # a block holds at most this many times the characters of the longest part
@@ -255,20 +255,19 @@ def _duplicate(files: Sequence[CorpusFile], text_column: str, second: Document) 
     )
 
 
-def _table(corpus: Corpus, rows: Sequence[tuple[Document, int, int, int]], batch: int) -> pa.Table:
-    own = [
-        [document.doc_id for document, *_ in rows],
-        [part for _, part, *_ in rows],
-        [start for *_, start, _ in rows],
-        [document.text[start:end] for document, _, start, end in rows],
-        [document.error for document, *_ in rows],
-        [batch] * len(rows),
-    ]
-    arrays = [pa.array(values, field.type) for values, field in zip(own, PART_SCHEMA, strict=True)]
+def _table(corpus: Corpus, parts: Sequence[tuple[Document, int, int, int]], batch: int) -> pa.Table:
+    table = table_of_parts(
+        [document.doc_id for document, *_ in parts],
+        [part for _, part, *_ in parts],
+        [start for *_, start, _ in parts],
+        [document.text[start:end] for document, _, start, end in parts],
+        [document.error for document, *_ in parts],
+        batch,
+    )
     before = {new: old for old, new in corpus.renamed.items()}
     for field in corpus.extra_schema:
         name = before.get(field.name, field.name)
         as_json = name in corpus.json_columns
-        cells = [cell(document.extra.get(name), as_json, field.type) for document, *_ in rows]
-        arrays.append(pa.concat_arrays(cells))
-    return pa.Table.from_arrays(arrays, schema=pa.schema([*PART_SCHEMA, *corpus.extra_schema]))
+        cells = [cell(document.extra.get(name), as_json, field.type) for document, *_ in parts]
+        table = table.append_column(field, pa.concat_arrays(cells))
+    return table

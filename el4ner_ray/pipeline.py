@@ -15,7 +15,8 @@ from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
 from el4ner_ray.errors import FatalError
 from el4ner_ray.labelled import LabelledText
-from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, TYPED, Annotated, Span
+from el4ner_ray.parts import sentence_rows
+from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, TYPED, Annotated
 from el4ner_ray.sink import AnnotationSink
 from el4ner_ray.source import CorpusSource
 from el4ner_ray.stages.base import Stage
@@ -163,15 +164,5 @@ def _pool_dataset(pool: list[LabelledText], numbers: Sequence[int]) -> Dataset:
     blocks = []
     for start in range(0, len(numbers), _POOL_BATCH):
         some = list(numbers[start : start + _POOL_BATCH])
-        texts = [pool[number].text for number in some]
-        rows = {
-            schema.DOC_ID: [pool[number].id for number in some],
-            schema.PART: some,
-            schema.TEXT_START: [0] * len(some),
-            schema.TEXT: texts,
-            schema.ERROR: [None] * len(some),
-            schema.BATCH: [start] * len(some),
-        }
-        table = pa.Table.from_pydict(rows, schema.PART_SCHEMA)
-        blocks.append(table.append_column(SENTENCES.name, SENTENCES.encode([[Span(0, len(text))] for text in texts])))
+        blocks.append(sentence_rows([pool[n].id for n in some], some, [pool[n].text for n in some], batch=start))
     return ray.data.from_arrow(blocks)

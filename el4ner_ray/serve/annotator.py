@@ -11,12 +11,12 @@ from typing import Literal
 
 import pyarrow as pa
 
-from el4ner_ray import schema
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText
+from el4ner_ray.parts import table_of_parts
 from el4ner_ray.schema import SENTENCES, Span
 from el4ner_ray.serve.computing import Computing
 from el4ner_ray.stages.base import Stage
@@ -185,12 +185,11 @@ def _asking(stage: Stage) -> Step:
 
 
 def _rows(sentences: Sequence[Sentence], session: int) -> pa.Table:
-    columns = {
-        schema.DOC_ID: [str(sentence.document) for sentence in sentences],
-        schema.PART: [sentence.number for sentence in sentences],
-        schema.TEXT_START: [sentence.start for sentence in sentences],
-        schema.TEXT: [sentence.text for sentence in sentences],
-        schema.ERROR: [None] * len(sentences),
-        schema.BATCH: [session] * len(sentences),
-    }
-    return pa.Table.from_pydict(columns, schema.PART_SCHEMA)
+    return table_of_parts(
+        [str(sentence.document) for sentence in sentences],
+        [sentence.number for sentence in sentences],
+        [sentence.start for sentence in sentences],
+        [sentence.text for sentence in sentences],
+        [None] * len(sentences),
+        session,
+    )
