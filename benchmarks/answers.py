@@ -65,7 +65,8 @@ class CachedEnsemble:
             from el4ner_ray.engines.vllm import VllmEngine
 
             cores = sorted(os.sched_getaffinity(0))
-            os.environ.update(cpu_environment(cores) | {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"})
+            environment = cpu_environment(self._models[name], cores)
+            os.environ.update(environment | {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"})
             self._engines[name] = VllmEngine(self._models[name])
         return self._engines[name]
 

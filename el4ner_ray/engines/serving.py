@@ -168,9 +168,12 @@ def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, list[i
     return chosen
 
 
-def cpu_environment(cores: list[int]) -> dict[str, str]:
-    """Environment of an engine of vLLM's CPU build that computes on these cores."""
-    return {
+def cpu_environment(model: ModelConfig, cores: list[int]) -> dict[str, str]:
+    """Environment of a model's engine, of vLLM's CPU build, that computes on these cores."""
+    # `enforce_eager` is for the model; vLLM still compiles how logprobs are ranked (`batched_count_greater_than`) when
+    # the first constrained answer is asked for, and again when several are.
+    eager = {"TORCH_COMPILE_DISABLE": "1"} if model.engine.get("enforce_eager") else {}
+    return eager | {
         # With "0" the model computes in the scheduler's process: one process less an engine, which would import vLLM
         # for 10 s and hold 750 MB. vLLM's own binding of threads needs that process, so OpenMP binds them.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -195,7 +198,11 @@ def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     allowed = sorted(os.sched_getaffinity(0))
     shares = core_shares(config.models, len(allowed))
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-    own = {name: cpu_environment([allowed[i] for i in cores]) for name, cores in shares.items()}
+    own = {
+        model.name: cpu_environment(model, [allowed[i] for i in shares[model.name]])
+        for model in config.models
+        if model.name in shares
+    }
     return {model.name: common | own.get(model.name, {}) for model in config.models}
 
 

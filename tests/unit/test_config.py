@@ -103,6 +103,15 @@ def test_on_two_cores_the_large_model_has_one_to_itself() -> None:
     assert chosen == {"qwen2.5-coder-0.5b": [0], "gemma3-270m": [1], "smollm2-135m": [1]}
 
 
+@pytest.mark.parametrize("eager", [True, False])
+def test_an_eager_engine_on_cpu_compiles_nothing(eager: bool) -> None:
+    """The first constrained answer waited for vLLM to compile how it ranks logprobs, whatever `enforce_eager` said."""
+    config = load(profile="tiny-cpu")
+    models = tuple(m.model_copy(update={"engine": dict(m.engine) | {"enforce_eager": eager}}) for m in config.models)
+    for environment in serving.environments(config.model_copy(update={"models": models})).values():
+        assert (environment.get("TORCH_COMPILE_DISABLE") == "1") is eager
+
+
 def model(fields: str) -> str:
     """A configuration with one model that has these fields."""
     return f"{{verifier: a, models: [{{name: a, source: x, {fields}}}]}}"
