@@ -10,13 +10,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from benchmarks.measured import Figure, Floor
 
-_PANELS_A_ROW = 5
+_PANELS_A_ROW = 3
 
 STUDIES = {
     "steps": "what each step is worth",
@@ -40,38 +42,80 @@ def main(out: Path, sets: dict[str, dict]) -> None:
 
 
 def draw_scenario(file: Path, name: str, figures: Sequence[Figure], floors: Sequence[Floor]) -> None:
-    """A panel a name of the figures: a curve over the size of the workload, or a bar; floors as dashed lines."""
+    """A panel a figure with several sizes of the workload, one for all others of a unit; floors in red."""
     _set_style()
     by_name: dict[str, list[Figure]] = {}
     for figure in figures:
         by_name.setdefault(figure.name, []).append(figure)
-    columns = min(len(by_name), _PANELS_A_ROW)
-    rows = -(-len(by_name) // columns)
+    curves = [of_name for of_name in by_name.values() if len(of_name) > 1]
+    bars: dict[str, list[Figure]] = {}
+    for of_name in by_name.values():
+        if len(of_name) == 1:
+            bars.setdefault(of_name[0].unit, []).append(of_name[0])
+    count = len(curves) + len(bars)
+    columns = min(count, _PANELS_A_ROW)
+    rows = -(-count // columns)
+    height = 1.2 + 0.3 * max((len(of_unit) for of_unit in bars.values()), default=0)
     drawn, panels = plt.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.8 * rows), layout="constrained", squeeze=False
+        rows, columns, figsize=(4.2 * columns, max(2.8, height) * rows), layout="constrained", squeeze=False
     )
-    for unused in panels.flat[len(by_name) :]:
+    for axes, of_name in zip(panels.flat, curves, strict=False):
+        _curve(axes, of_name, floors)
+    for axes, (unit, of_unit) in zip(panels.flat[len(curves) :], bars.items(), strict=False):
+        _row_of_bars(axes, unit, of_unit, floors)
+    for unused in panels.flat[count:]:
         unused.set_axis_off()
-    for axes, (title, of_name) in zip(panels.flat, by_name.items(), strict=False):
-        medians = [figure.median for figure in of_name]
-        spread = [[f.median - f.low for f in of_name], [f.high - f.median for f in of_name]]
-        if of_name[0].at is None:
-            axes.bar([title], medians, 0.4, yerr=spread, capsize=3)
-            axes.set_xticks([])
-        else:
-            axes.errorbar([figure.at for figure in of_name], medians, spread, marker="o", ms=4, lw=1, capsize=3)
-            axes.set_xscale("log")
-        for floor in floors:
-            if floor.figure == title:
-                bound = floor.at_least if floor.at_least is not None else floor.at_most
-                at = f" at {floor.at:,g}" if floor.at is not None else ""
-                axes.axhline(bound, color="grey", lw=0.8, ls="--", label=f"{floor}{at}")
-                axes.legend(frameon=False, fontsize=7)
-        axes.set(title=title, ylabel=of_name[0].unit)
-        axes.set_ylim(bottom=min(0, *medians))
     drawn.suptitle(name)
     drawn.savefig(file)
     plt.close(drawn)
+
+
+def _curve(axes: Axes, figures: Sequence[Figure], floors: Sequence[Floor]) -> None:
+    at = [figure.at for figure in figures]
+    axes.errorbar(at, [figure.median for figure in figures], _spread(figures), marker="o", ms=4, lw=1, capsize=3)
+    axes.set_xscale("log")
+    axes.set_xticks(at, [f"{size:,g}" if size < 1e6 else f"{size / 1e6:g} M" for size in at])
+    axes.minorticks_off()
+    for floor in floors:
+        if floor.of(figures):
+            _mark(axes, floor.at, _bound(floor), "_", floor)
+    axes.set(title=figures[0].name, ylabel=figures[0].unit)
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+
+
+def _row_of_bars(axes: Axes, unit: str, figures: Sequence[Figure], floors: Sequence[Floor]) -> None:
+    places = range(len(figures))
+    medians = [figure.median for figure in figures]
+    bars = axes.barh(
+        places, medians, 0.6, xerr=_spread(figures), color="lightsteelblue", error_kw={"lw": 0.8, "capsize": 2}
+    )
+    axes.bar_label(bars, [f" {median:,.4g}" for median in medians], padding=3, fontsize=7)
+    for place, figure in enumerate(figures):
+        for floor in floors:
+            if floor.of([figure]):
+                _mark(axes, _bound(floor), place, "|", floor)
+    names = [figure.name if figure.at is None else f"{figure.name}, {figure.at:,.0f}" for figure in figures]
+    axes.set_yticks(places, ["\n".join(wrap(name, 24)) for name in names])
+    axes.set_xlabel(unit)
+    axes.margins(x=0.2)
+    axes.invert_yaxis()
+
+
+def _mark(axes: Axes, x: float, y: float, shape: str, floor: Floor) -> None:
+    axes.plot(x, y, marker=shape, ms=16, mew=2, color="tab:red", ls="")
+    axes.annotate(
+        f"{floor}", (x, y), (0, 10), textcoords="offset points", ha="center", va="bottom", fontsize=7, color="tab:red"
+    )
+
+
+def _spread(figures: Sequence[Figure]) -> list[list[float]]:
+    return [[f.median - f.low for f in figures], [f.high - f.median for f in figures]]
+
+
+def _bound(floor: Floor) -> float:
+    bound = floor.at_least if floor.at_least is not None else floor.at_most
+    assert bound is not None
+    return bound
 
 
 def _set_style() -> None:
