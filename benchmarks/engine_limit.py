@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -25,13 +26,14 @@ from el4ner_ray.engines.vllm import VllmEngine, engine_arguments
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """All models of the profile where `models` is empty."""
+    """All models of the profile where `models` is empty; `limits` lie over its own."""
 
     data: str
     sentences: int
     pool: int
     profile: str
     models: list[str]
+    limits: dict[str, Any]
     repeats: int
 
 
@@ -39,7 +41,13 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Wall times of both, and their ratio."""
     # An index with the pool's gold spans is built in a minute, and what is measured starts after it.
     task = Task.of(
-        workload.data, workload.profile, workload.models, workload.sentences, workload.pool, pool_spans="gold"
+        workload.data,
+        workload.profile,
+        workload.models,
+        workload.sentences,
+        workload.pool,
+        workload.limits,
+        pool_spans="gold",
     )
     record = (scratch / "requests").absolute()
     asked = record_run(task, scratch, record)
@@ -68,7 +76,7 @@ def record_run(task: Task, scratch: Path, record: Path) -> dict[str, list[Reques
 
 def _bare_seconds(model: ModelConfig, requests: list[Request]) -> float:
     if model.gpus == 0:
-        os.environ.update(cpu_environment(sorted(os.sched_getaffinity(0))))
+        os.environ.update(cpu_environment(model, sorted(os.sched_getaffinity(0))))
     os.environ.update({"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"})
     return BareEngine(model).seconds(requests)
 

@@ -30,7 +30,14 @@ class Task:
 
     @classmethod
     def of(
-        cls, data: str, profile: str, models: Sequence[str], sentences: int, pool: int, **demonstrations: Any
+        cls,
+        data: str,
+        profile: str,
+        models: Sequence[str],
+        sentences: int,
+        pool: int,
+        limits: Mapping[str, Any] | None = None,
+        **demonstrations: Any,
     ) -> Task:
         """The first sentences of `$EL4NER_DATA/DATA/{train,dev}.jsonl`; all models of the profile if none is named."""
         packaged = load(profile=profile, models=tuple(models))
@@ -40,6 +47,7 @@ class Task:
             "models": [model.model_dump(mode="json", exclude_unset=True) for model in packaged.models],
             "verifier": packaged.verifier,
             "demonstrations": demonstrations,
+            "limits": dict(limits or {}),
         }
         return cls(
             fields,
