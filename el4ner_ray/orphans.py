@@ -22,7 +22,9 @@ _SECONDS_TO_GO = 2.0
 
 @dataclass(frozen=True)
 class Driver:
-    """A driver process. Ids are used again, so the time of its start (seconds since the epoch) belongs to it."""
+    """A driver process. Ids are used again, so its start belongs to it: seconds since the machine's, to a hundredth,
+    for the time of day may be set while it runs.
+    """
 
     pid: int
     started: float
@@ -42,14 +44,18 @@ class Driver:
         """Whether it lives, and is no zombie that waits for its parent."""
         try:
             process = psutil.Process(self.pid)
-            return process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
+            return _started(process) == self.started and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
 
 def this_driver() -> Driver:
     """The driver that this process is."""
-    return Driver(os.getpid(), psutil.Process().create_time())
+    return Driver(os.getpid(), _started(psutil.Process()))
+
+
+def _started(process: psutil.Process) -> float:
+    return round(process.create_time() - psutil.boot_time(), 2)
 
 
 def end(of: Callable[[Driver], bool]) -> int:
