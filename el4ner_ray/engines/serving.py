@@ -39,6 +39,11 @@ _LOGS = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
 # vLLM's own `max_num_seqs`, where a model's `engine` does not say another.
 _REQUESTS_AT_ONCE = 128
 
+# glibc gives large blocks back to the system as soon as they are free, and each layer's results, of up to 80 MB, are
+# such: every page of them is mapped and zeroed anew. Kept instead, in huge pages where the system has them,
+# Qwen2.5-0.5B answered 120 questions in 31 s instead of 40 on one core, 60 in 11.5 instead of 17 on two.
+_KEPT_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:glibc.malloc.hugetlb=1"
+
 
 def application_name(model: str, job: str | None = None) -> str:
     """Serve application of a model in the Ray job of that id, unless told this one's, whose processes agree on it."""
@@ -185,6 +190,7 @@ def cpu_environment(model: ModelConfig, cores: list[int]) -> dict[str, str]:
         # changed with the batch size, against 0 without (SmolLM2-135M, batches of 140 and 14).
         "VLLM_CPU_ATTN_SPLIT_KV": "0",
         batch_invariance.SWITCH: "1",
+        "GLIBC_TUNABLES": _KEPT_MEMORY,
         # Threads that wait must not spin: other engines and the stages share these cores.
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
