@@ -35,6 +35,11 @@ class Driver:
         return f"{self.pid}@{self.started}"
 
     @classmethod
+    def of(cls, process: psutil.Process) -> Driver:
+        """The driver that a process is."""
+        return cls(process.pid, round(process.create_time() - psutil.boot_time(), 2))
+
+    @classmethod
     def read(cls, mark: str) -> Driver:
         """The driver of a mark."""
         pid, started = mark.split("@")
@@ -44,18 +49,14 @@ class Driver:
         """Whether it lives, and is no zombie that waits for its parent."""
         try:
             process = psutil.Process(self.pid)
-            return _started(process) == self.started and process.status() != psutil.STATUS_ZOMBIE
+            return Driver.of(process) == self and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
 
 def this_driver() -> Driver:
     """The driver that this process is."""
-    return Driver(os.getpid(), _started(psutil.Process()))
-
-
-def _started(process: psutil.Process) -> float:
-    return round(process.create_time() - psutil.boot_time(), 2)
+    return Driver.of(psutil.Process())
 
 
 def end(of: Callable[[Driver], bool]) -> int:

@@ -188,7 +188,7 @@ def test_metrics(client: httpx.Client) -> None:
 
 
 def test_sigterm_lets_what_is_in_flight_finish_and_leaves_nothing(server: Server, client: httpx.Client) -> None:
-    driver = orphans.Driver(server.process.pid, psutil.Process(server.process.pid).create_time())
+    driver = orphans.Driver.of(psutil.Process(server.process.pid))
     assert len(marked(driver)) > 5
     body = LONG | {"texts": ["Anna left Oslo. " * 40]}
     with client.stream("POST", "/v1/annotate", json=body) as stream:
