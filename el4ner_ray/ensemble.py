@@ -80,7 +80,11 @@ class Ensemble:
             if not _one_at_a_time.acquire(blocking=False):
                 raise FatalError("another ensemble runs in this process: use that one, or call its close() first")
             self._running.callback(_one_at_a_time.release)
-            self._running.enter_context(job.engines(self.config, self.config.labels or {}, self._say))
+            try:
+                self._running.enter_context(job.engines(self.config, self.config.labels or {}, self._say)).wait()
+            except BaseException:
+                self._running.close()
+                raise
             # Of our own: a notebook's loop runs already and must not be blocked.
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="el4ner", daemon=True).start()

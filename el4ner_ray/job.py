@@ -26,6 +26,7 @@ from el4ner_ray.core.fusion import Fusion, OperatingPoint
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.engines import bundled, serving
+from el4ner_ray.engines.applications import Starting
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
 from el4ner_ray.languages import NO_TAGGER
@@ -96,13 +97,12 @@ def annotate(
     source = {"inputs": [absolute(given) for given in inputs], "pool": pool_source, "limit": limit}
     run = _header(config, fields) | {"source": source, "sessions": earlier.get("sessions", [])}
     write_run(place, run)
-    with engines(config, pool.labels, say) as startup:
-        began = time.perf_counter()
+    began = time.perf_counter()
+    with engines(config, pool.labels, say) as starting:
         fusion = prepare(config, pool, say)
         if fusion is not None:
             run |= {"calibration": figures(*fusion)}
-        startup += time.perf_counter() - began
-        began = time.perf_counter()
+        prepared = time.perf_counter()
         say("annotating")
         sink = AnnotationSink(
             place,
@@ -113,13 +113,15 @@ def annotate(
         with watched(place, len(retried.documents) if retried else corpus.documents, say):
             documents = CorpusSource(corpus, config.limits, done)
             pipeline.annotate(documents, config, pool.labels, pool.index, threshold_of(fusion), sink)
-        wall = time.perf_counter() - began
+        ended = time.perf_counter()
+    # The stages load while the engines do. A corpus without any sentence does not wait for them.
+    ready = min(ended, max(prepared, starting.ended_at or prepared))
     accounts = take_stock(place)
     session = {
         "started": run["started"],
         "sentences": accounts.summary.sentences - before.summary.sentences,
-        "startup_seconds": round(startup, 2),
-        "wall_seconds": round(wall, 2),
+        "startup_seconds": round(ready - began, 2),
+        "wall_seconds": round(ended - ready, 2),
     }
     run |= results(accounts, [*run["sessions"], session])
     write_run(place, run)
@@ -242,9 +244,8 @@ def _cause(error: Exception) -> str:
 
 
 @contextmanager
-def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[float]:
-    """A Ray session with the ensemble running; yields the seconds that the start took."""
-    began = time.perf_counter()
+def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[Starting]:
+    """A Ray session with the ensemble, which may still be loading: the first question waits for it."""
     if config.demonstrations.tagger == NO_TAGGER:
         say(
             f"language {config.language}: no tagger, so all spans of a sentence weigh the same when demonstrations are "
@@ -252,13 +253,18 @@ def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[
         )
     with cluster.session(), _told_in_a_line():
         DataContext.get_current().execution_no_progress_timeout_s = config.limits.request_seconds + NO_PROGRESS_SECONDS
+        starting = None
         try:
-            serving.start(config, Prompts(config.prompts, labels).prefix, say)
-            yield time.perf_counter() - began
-        except BaseException:
+            starting = serving.start(config, Prompts(config.prompts, labels).prefix, say)
+            yield starting
+        except BaseException as error:
+            failure = starting.close() if starting else None
             serving.stop(config, wait=False)
+            if failure and isinstance(error, Exception):
+                raise failure from error
             raise
-        serving.stop(config, wait=True)
+        starting.close()
+        serving.stop(config, wait=starting.ended_at is not None)
 
 
 def index_of(output: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Iterator, Sequence
 from contextvars import Context
 
 import msgspec
+from grpc.aio import AioRpcError
 from ray import serve
 from ray.exceptions import ObjectLostError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import RayServeException
@@ -17,8 +19,8 @@ from tenacity.wait import wait_random_exponential
 
 from el4ner_ray import logs
 from el4ner_ray.config import JobConfig
+from el4ner_ray.engines.applications import PAUSE_SECONDS, application_name, have_started
 from el4ner_ray.engines.base import Completion, Request
-from el4ner_ray.engines.serving import application_name
 from el4ner_ray.errors import RetryableError
 
 logger = logging.getLogger(__name__)
@@ -26,9 +28,15 @@ logger = logging.getLogger(__name__)
 _encode_requests = msgspec.msgpack.Encoder().encode
 _decode_completions = msgspec.msgpack.Decoder(list[Completion]).decode
 
-# The replica died or is being replaced, its node died with the answer, Serve turned the call away, or the deadline
-# passed.
-_PASSING = (RetryableError, RayActorError, ObjectLostError, RayServeException, TaskCancelledError, TimeoutError)
+# The replica died or is being replaced, its node died with the answer, the connection broke, Serve turned the call
+# away, or the deadline passed.
+_PASSING = (
+    *(RetryableError, RayActorError, ObjectLostError, AioRpcError),
+    *(RayServeException, TaskCancelledError, TimeoutError),
+)
+
+# gRPC takes messages of 4 MiB, and a character up to 4 bytes.
+_CALL_CHARACTERS = 900_000
 
 
 class ServedEnsemble:
@@ -43,18 +51,21 @@ class ServedEnsemble:
         self._job = job
         self._limits = config.limits
         self._handles: dict[str, DeploymentHandle] = {}
+        self._started = False
+        self._looking = asyncio.Lock()
 
     async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
         """One completion a request, in order. Equal requests run once.
 
         Calls of one `session` go to the same replica while it has room. When all tries fail, every completion carries
-        an `error`. Faults that cannot pass are raised as the engine raised them.
+        an `error`. Faults that cannot pass are raised as the engine raised them. The first call waits until all models
+        have started, and raises FatalError when one cannot.
         """
         distinct = list(dict.fromkeys(requests))
         if not distinct:
             return []
-        size = self._limits.call_requests
-        calls = [distinct[start : start + size] for start in range(0, len(distinct), size)]
+        await self._have_started()
+        calls = list(calls_of(distinct, self._limits.call_requests, _CALL_CHARACTERS))
         # Inside a Serve replica, calls inherit the id of the request that it answers, and Serve's router (Ray 2.60,
         # `_pending_requests_by_id`) loses all but one of those that have the same: each gets a context without any.
         # They log what this context is about.
@@ -75,6 +86,13 @@ class ServedEnsemble:
                 )
             merged.append(completion)
         return merged
+
+    async def _have_started(self) -> None:
+        async with self._looking:
+            while not self._started:
+                self._started = await asyncio.to_thread(have_started, self.models, self._job)
+                if not self._started:
+                    await asyncio.sleep(PAUSE_SECONDS)
 
     async def _call(self, model: str, requests: list[Request], session: str, told: logs.Logger) -> list[Completion]:
         try:
@@ -104,3 +122,20 @@ class ServedEnsemble:
         if model not in self._handles:
             self._handles[model] = serve.get_deployment_handle(model, application_name(model, self._job))
         return self._handles[model]
+
+
+def calls_of(requests: Sequence[Request], most: int, most_characters: int) -> Iterator[list[Request]]:
+    """The requests in order, in calls of at most `most` requests and, where one alone is not longer, so many
+    characters.
+    """
+    call: list[Request] = []
+    characters = 0
+    for request in requests:
+        length = sum(map(len, request.turns))
+        if call and (len(call) == most or characters + length > most_characters):
+            yield call
+            call, characters = [], 0
+        call.append(request)
+        characters += length
+    if call:
+        yield call

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
@@ -20,11 +19,11 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from el4ner_ray import logs
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines import batch_invariance
+from el4ner_ray.engines.applications import Starting, application_name
 from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
-from el4ner_ray.engines.loopback import keep_grpc_local
 from el4ner_ray.engines.turns import SleepingEngine, TakingTurns, lock_file
-from el4ner_ray.errors import FatalError, RetryableError
+from el4ner_ray.errors import RetryableError
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +44,6 @@ _REQUESTS_AT_ONCE = 128
 _KEPT_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:glibc.malloc.hugetlb=1"
 
 
-def application_name(model: str, job: str | None = None) -> str:
-    """Serve application of a model in the Ray job of that id, unless told this one's, whose processes agree on it."""
-    return f"el4ner-{job or ray.get_runtime_context().get_job_id()}-{model}"
-
-
 class EngineReplica:
     """A Serve replica around one engine. Batches travel as msgpack: pickling the records took 4 times as long."""
 
@@ -58,7 +52,6 @@ class EngineReplica:
 
         Serve gives up after a bounded number of tries.
         """
-        keep_grpc_local()
         self._engine: Engine
         if model.takes_turns:
             of_process = ray.get_runtime_context()
@@ -229,30 +222,34 @@ def engine_deployment(config: JobConfig, model: ModelConfig, prefix: str) -> App
     return serve.deployment(EngineReplica).options(**options).bind(config, model, prefix)
 
 
-def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> None:
-    """Deploy every model and wait until all have computed the `prefix` of the job's prompts.
+def start(config: JobConfig, prefix: str, say: Callable[[str], None]) -> Starting:
+    """Deploy every model. Those that start last may still be loading, and have computed the `prefix` of the job's
+    prompts when they have started.
 
     Raises FatalError, naming the model, when one does not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config=_LOGS)
     stop_left_behind(say)
-    for models in start_order(config.models):
-        say(f"starting engines: {', '.join(model.name for model in models)}")
-        began = time.perf_counter()
-        targets = [
-            serve.RunTarget(
-                target=engine_deployment(config, model, prefix),
-                name=application_name(model.name),
-                route_prefix=None,
-            )
-            for model in models
-        ]
-        try:
-            serve.run_many(targets)
-        except RuntimeError as error:
-            raise FatalError(_reason(models, error)) from error
-        say(f"engines are ready after {time.perf_counter() - began:.0f} s")
+    *before, last = start_order(config.models)
+    for models in before:
+        _deploy(config, models, prefix, say).wait()
+    return _deploy(config, last, prefix, say)
+
+
+def _deploy(config: JobConfig, models: list[ModelConfig], prefix: str, say: Callable[[str], None]) -> Starting:
+    names = [model.name for model in models]
+    say(f"starting engines: {', '.join(names)}")
+    targets = [
+        serve.RunTarget(
+            target=engine_deployment(config, model, prefix),
+            name=application_name(model.name),
+            route_prefix=None,
+        )
+        for model in models
+    ]
+    serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    return Starting(names, say)
 
 
 def left_behind(applications: Iterable[str], ended_jobs: Set[str]) -> list[str]:
@@ -267,18 +264,6 @@ def stop_left_behind(say: Callable[[str], None]) -> None:
     for name in left_behind(serve.status().applications, ended):
         say(f"ending {name}, which a killed job had left behind")
         serve.delete(name)
-
-
-def _reason(models: list[ModelConfig], error: RuntimeError) -> str:
-    """Serve's RuntimeError says only that an application failed; its status has the replica's traceback."""
-    applications = serve.status().applications
-    for model in models:
-        application = applications.get(application_name(model.name))
-        messages = [d.message for d in application.deployments.values()] if application else []
-        telling = [line.strip() for message in messages for line in message.splitlines() if "Error" in line]
-        if telling:
-            return f"model {model.name} does not start: {telling[-1]}"
-    return f"engines do not start: {error}"
 
 
 def stop(config: JobConfig, *, wait: bool) -> None:

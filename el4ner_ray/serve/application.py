@@ -21,8 +21,8 @@ from el4ner_ray.calibration import operating_point, read_fusion
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.engines import serving
+from el4ner_ray.engines.applications import application_name
 from el4ner_ray.engines.client import ServedEnsemble
-from el4ner_ray.engines.loopback import keep_grpc_local
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.job import calibration_basis, check_assets
 from el4ner_ray.pool import open_pool
@@ -39,10 +39,15 @@ Say = Callable[[str], None]
 _ONGOING_REQUESTS = 1000
 # What is in flight when the server is told to stop may finish within so many seconds.
 _SECONDS_TO_FINISH = 20
-# Ray Serve routes calls in one thread and runs the API in another, both beside its own. Without these hand-overs a
-# request takes 41 ms of CPU instead of 52, and 83 ms above its engines at p95 instead of 155 (benchmarks/serve_load.py,
-# 50 clients).
-_ONE_LOOP = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
+# Calls to the engines are most of what a request costs (benchmarks/serve_load.py, 50 clients). Ray Serve routes them in
+# one thread and runs the API in another, both beside its own: without these hand-overs 41 ms of CPU instead of 52. And over
+# Serve's gRPC, which asks for Ray's token as Ray's own ports do, a call passes no object store: TODO. The
+# stages of a batch job do not use it: a call to a node that was lost would hang until its deadline, which Ray's own notices.
+_CHEAP_CALLS = {
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,6 @@ class Api:
 
     def __init__(self, config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None, job: str) -> None:
         """`job` is the id of the Ray job whose engines are asked."""
-        keep_grpc_local()
         self._config, self._job, self._key = config, job, key
         self._metrics = Metrics()
         annotator = Annotator(config, pool, ServedEnsemble(config, job))
@@ -87,7 +91,7 @@ class Api:
 
     async def _states(self) -> dict[str, str]:
         applications = (await asyncio.to_thread(serve.status)).applications
-        found = {name: applications.get(serving.application_name(name, self._job)) for name in self._config.model_names}
+        found = {name: applications.get(application_name(name, self._job)) for name in self._config.model_names}
         return {name: state.status.value if state else "NOT_STARTED" for name, state in found.items()}
 
 
@@ -110,7 +114,7 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
                 http_options={"host": address.host, "port": address.port},
                 logging_config={"log_level": "WARNING", "enable_access_log": False},
             )
-            serving.start(config, Prompts(config.prompts, labels).prefix, say)
+            serving.start(config, Prompts(config.prompts, labels).prefix, say).wait()
             _deploy(config, pool, limits, key)
             _check_reachable(address)
             say(f"listening on {address}{'' if key else f'; anybody who reaches it may ask ({API_KEY} is not set)'}")
@@ -147,7 +151,7 @@ def served_pool(config: JobConfig, folder: str) -> ServedPool:
 
 
 def _name() -> str:
-    return serving.application_name("_api")  # no model can be called that
+    return application_name("_api")  # no model can be called that
 
 
 def api_deployment() -> Deployment:
@@ -159,7 +163,7 @@ def api_deployment() -> Deployment:
         graceful_shutdown_timeout_s=_SECONDS_TO_FINISH,
         graceful_shutdown_wait_loop_s=0.2,  # as of the engines
         max_constructor_retry_count=1,
-        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": _ONE_LOOP}},
+        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": _CHEAP_CALLS}},
     )
 
 

@@ -96,7 +96,7 @@ def driver(suite: Suite, outcome: Outcome, times: int, how: signal.Signals) -> N
                 if suite.chance.random() < 0.2
                 else suite.chance.uniform(0, ANNOTATING_SECONDS)
             )
-            alive = run.sleep(15 + moment) if moment < 0 else run.until("el4ner: annotating") and run.sleep(moment)
+            alive = run.sleep(15 + moment) if moment < 0 else run.until("el4ner: engines are ready") and run.sleep(moment)
             if not alive:
                 break
             run.process.send_signal(how)
@@ -124,7 +124,7 @@ def killed(suite: Suite, outcome: Outcome, times: int, title: str) -> None:
     while outcome.tried < times:
         output = suite.output()
         run = suite.bench.start(output, latency_ms=1500)
-        alive = run.until("el4ner: annotating")
+        alive = run.until("el4ner: engines are ready")
         began = time.monotonic()
         while alive and outcome.tried < times:
             alive = run.sleep(suite.chance.uniform(1, 6))
@@ -149,7 +149,7 @@ def node(suite: Suite, outcome: Outcome, times: int) -> None:
         try:
             workers = [cluster.add_node(num_cpus=2) for _ in range(2)]
             run = suite.bench.start(output, environment={"RAY_ADDRESS": cluster.address}, latency_ms=1500)
-            alive = run.until("el4ner: annotating")
+            alive = run.until("el4ner: engines are ready")
             began = time.monotonic()
             while alive and outcome.tried < times:
                 alive = run.sleep(suite.chance.uniform(3, 12))
@@ -183,7 +183,7 @@ def garbage(suite: Suite, outcome: Outcome, times: int) -> None:
     for _ in range(times):
         output = suite.output()
         run = suite.bench.start(output, garbage_rate=0.3)
-        if run.until("el4ner: annotating") and run.sleep(suite.chance.uniform(5, ANNOTATING_SECONDS)):
+        if run.until("el4ner: engines are ready") and run.sleep(suite.chance.uniform(5, ANNOTATING_SECONDS)):
             run.process.kill()
             run.wait()
         began = time.monotonic()

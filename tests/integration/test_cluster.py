@@ -16,7 +16,7 @@ from ray._private import state
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.cluster_utils import Cluster
 
-from el4ner_ray.engines import serving
+from el4ner_ray.engines.applications import application_name
 from el4ner_ray.serve.declared import JOB, Served, api, engine
 from tests.conftest import free_port, until, write_jsonl
 from tests.faults.bench import Annotation, Difference, command, compare, files
@@ -109,10 +109,10 @@ def test_a_declared_service_answers(monkeypatch: pytest.MonkeyPatch, request: py
     port = free_port()
     request.addfinalizer(serve.shutdown)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    engines = {serving.application_name(name, JOB): engine(Served(profile="fake", model=name)) for name in MODELS}
+    engines = {application_name(name, JOB): engine(Served(profile="fake", model=name)) for name in MODELS}
     for name, application in engines.items():
         serve.run(application, name=name, route_prefix=None)
-    serve.run(api(Served(profile="fake")), name=serving.application_name("_api", JOB), route_prefix="/")
+    serve.run(api(Served(profile="fake")), name=application_name("_api", JOB), route_prefix="/")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=60) as client:
         assert client.get("/health").json()["models"] == dict.fromkeys(MODELS, "RUNNING")
         asked = {"texts": ["Anna met Ben."], "labels": {"person": "named people", "place": "cities and rivers"}}

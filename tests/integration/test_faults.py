@@ -33,7 +33,7 @@ def test_engines_and_stages_that_die_are_replaced_and_their_work_is_done_again(
 ) -> None:
     run = bench.start(tmp_path / "out", latency_ms=2000)
     for title in (ENGINE_REPLICA, STAGE_ACTOR):
-        assert run.until("el4ner: annotating")
+        assert run.until("el4ner: engines are ready")
         before = len(files(run.output))
         for process in run.processes(title)[:2]:
             process.kill()

@@ -116,3 +116,29 @@ def test_later_prompts_start_with_the_tokens_of_earlier_ones(model: str, chat: b
         first, second, third = map(tokens, (extraction, classification, verification))
         assert second[: len(first)] == first
         assert third[: len(second)] == second
+
+
+@pytest.mark.timeout(400)
+def test_a_model_that_does_not_load_is_named_and_ends_the_run_whose_stages_wait_for_it(
+    tmp_path: Path, el4ner: Run
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "nothing"}')
+    (tmp_path / "job.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "models": [{"name": "broken", "source": str(broken), "gpus": 0}],
+                "verifier": "broken",
+                "demonstrations": {"pool_spans": "gold"},
+            }
+        )
+    )
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": "1", "text": "Anna flew to Oslo."}])
+    done = el4ner(
+        "annotate", corpus, "--pool", ROOT / "examples" / "pool.jsonl", "--output", tmp_path / "out",
+        "--profile", "tiny-cpu", "--config", tmp_path / "job.yaml", timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-4000:]
+    assert "model broken does not start" in done.stderr.splitlines()[-1]
+    assert f"vLLM cannot load {broken}" in done.stderr.splitlines()[-1]

@@ -103,7 +103,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_resumes_with_nothing_lost_or_
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("el4ner: annotating"):
+        if line.startswith("el4ner: engines are ready"):
             break
     waiting = threading.Event()
     while not list(output.glob("annotations/*.parquet")):

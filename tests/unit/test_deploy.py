@@ -22,6 +22,7 @@ from ray.serve.schema import ServeDeploySchema
 from el4ner_ray.cli import app
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.engines import serving
+from el4ner_ray.engines.applications import application_name
 from el4ner_ray.serve import declared
 from tests.conftest import ROOT
 
@@ -171,8 +172,8 @@ def test_the_applications_of_the_service_are_one_for_each_model_and_the_api(monk
             getattr(declared, builder), application.args
         )
     config = load(profile="paper")
-    api = serving.application_name("_api", declared.JOB)
-    assert built.keys() == {api, *(serving.application_name(name, declared.JOB) for name in config.model_names)}
+    api = application_name("_api", declared.JOB)
+    assert built.keys() == {api, *(application_name(name, declared.JOB) for name in config.model_names)}
     assert [a.name for a in schema.applications if a.route_prefix] == [api]
     assert fits(config, offered(cluster_of(kuberay("rayservice.yaml"))))
 

@@ -1,0 +1,90 @@
+"""The models as applications of Ray Serve: how they are called, and whether they run yet."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from el4ner_ray.errors import FatalError
+
+# A look costs Serve's controller a few milliseconds, and a model loads for a minute.
+PAUSE_SECONDS = 0.5
+
+
+def application_name(model: str, job: str | None = None) -> str:
+    """Serve application of a model in the Ray job of that id, unless told this one's, whose processes agree on it."""
+    return f"el4ner-{job or ray.get_runtime_context().get_job_id()}-{model}"
+
+
+def have_started(models: Sequence[str], job: str | None = None) -> bool:
+    """Whether every model has come up, of a job as in `application_name`.
+
+    One that has died since is no reason to wait: Serve replaces it. Raises FatalError, naming the model, when one
+    cannot come up.
+    """
+    applications = serve.status().applications
+    return all(_has_started(model, applications.get(application_name(model, job))) for model in models)
+
+
+def _has_started(model: str, application: ApplicationStatusOverview | None) -> bool:
+    if application is None:
+        return False
+    if application.status == ApplicationStatus.DEPLOY_FAILED:
+        # Its own message says only that it failed; those of its deployments have the replicas' tracebacks.
+        messages = [deployment.message for deployment in application.deployments.values()]
+        telling = [line.strip() for message in messages for line in message.splitlines() if "Error" in line]
+        raise FatalError(f"model {model} does not start: {telling[-1] if telling else application.message}")
+    return application.status not in (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
+
+
+class Starting:
+    """Models that were told to start; a thread looks whether they have, so that others may load meanwhile."""
+
+    def __init__(self, models: Sequence[str], say: Callable[[str], None]) -> None:
+        """`say` is told, from the thread, when all have started."""
+        self._models, self._say = models, say
+        self._began = time.perf_counter()
+        self._failure: FatalError | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="el4ner-starting", daemon=True)
+        self.ended_at: float | None = None
+        """When all had started, by `time.perf_counter`; None before, and when they never did."""
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when all have started. Raises FatalError, naming the model, when one cannot come up."""
+        try:
+            self._thread.join()
+        finally:
+            self.close()
+        if self._failure:
+            raise self._failure
+
+    def close(self) -> FatalError | None:
+        """Look no longer; why a model did not come up, if that is so."""
+        self._closed.set()
+        self._thread.join()
+        return self._failure
+
+    def _watch(self) -> None:
+        try:
+            # The last look comes after `close`: what ended the run may be a model that had just failed.
+            closed = False
+            while not have_started(self._models):
+                if closed:
+                    return
+                closed = self._closed.wait(PAUSE_SECONDS)
+        except FatalError as error:
+            self._failure = error
+        except (RayError, RayServeException) as error:
+            self._failure = FatalError(f"engines do not start: {error}")
+        else:
+            self.ended_at = time.perf_counter()
+            self._say(f"engines are ready after {self.ended_at - self._began:.0f} s")

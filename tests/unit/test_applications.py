@@ -1,0 +1,131 @@
+"""When engines have started, and what is told when they cannot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus
+
+from el4ner_ray.engines import applications
+from el4ner_ray.engines.applications import Starting, application_name, have_started
+from el4ner_ray.errors import FatalError
+
+JOB = "01000000"
+TRACEBACK = (
+    'Traceback\n  File "vllm.py", line 3\nel4ner_ray.errors.FatalError: model b: vLLM cannot load /x: no config\n'
+)
+
+SaysInTurn = Callable[[Iterator[dict[str, str]]], None]
+
+
+@pytest.fixture
+def serve_says(monkeypatch: pytest.MonkeyPatch) -> SaysInTurn:
+    """Lets Serve answer one look after another; the last answer stays."""
+
+    def install(looks: Iterator[dict[str, str]]) -> None:
+        last: dict[str, str] = {}
+
+        def status() -> SimpleNamespace:
+            nonlocal last
+            last = next(looks, last)
+            found = {
+                application_name(model, JOB): SimpleNamespace(
+                    status=ApplicationStatus(state),
+                    message="The deployments ['b'] are UNHEALTHY.",
+                    deployments={"b": SimpleNamespace(message=TRACEBACK)} if model == "b" else {},
+                )
+                for model, state in last.items()
+            }
+            return SimpleNamespace(applications=found)
+
+        monkeypatch.setattr(applications.serve, "status", status)
+        monkeypatch.setattr(applications, "PAUSE_SECONDS", 0.001)
+        monkeypatch.setattr(applications.ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: JOB))
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("states", "started"),
+    [
+        ({}, False),
+        ({"a": "RUNNING"}, False),
+        ({"a": "RUNNING", "b": "NOT_STARTED"}, False),
+        ({"a": "RUNNING", "b": "DEPLOYING"}, False),
+        ({"a": "RUNNING", "b": "RUNNING"}, True),
+        ({"a": "RUNNING", "b": "UNHEALTHY"}, True),  # a replica has died, and Serve replaces it
+    ],
+)
+def test_all_have_started(serve_says: SaysInTurn, states: dict[str, str], started: bool) -> None:
+    serve_says(iter([states]))
+    assert have_started(["a", "b"], JOB) is started
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("b", "model b does not start: el4ner_ray.errors.FatalError: model b: vLLM cannot load /x: no config"),
+        ("a", "model a does not start: The deployments ['b'] are UNHEALTHY."),
+    ],
+)
+def test_a_model_that_cannot_start_is_named(serve_says: SaysInTurn, model: str, told: str) -> None:
+    serve_says(iter([{model: "DEPLOY_FAILED"}]))
+    with pytest.raises(FatalError) as raised:
+        have_started([model], JOB)
+    assert str(raised.value) == told
+
+
+def test_waiting_ends_when_all_run_and_tells_so(serve_says: SaysInTurn) -> None:
+    serve_says(iter([{}, {"a": "DEPLOYING"}, {"a": "RUNNING"}]))
+    told: list[str] = []
+    starting = Starting(["a"], told.append)
+    starting.wait()
+    assert told == ["engines are ready after 0 s"]
+    assert starting.ended_at is not None
+    assert starting.close() is None
+
+
+def test_waiting_ends_when_a_model_fails(serve_says: SaysInTurn) -> None:
+    serve_says(iter([{"b": "DEPLOYING"}, {"b": "DEPLOY_FAILED"}]))
+    starting = Starting(["b"], print)
+    with pytest.raises(FatalError, match="model b does not start"):
+        starting.wait()
+    assert starting.ended_at is None
+
+
+def test_a_run_that_ends_while_models_load_waits_for_none(
+    serve_says: SaysInTurn,
+) -> None:
+    serve_says(iter([{"a": "DEPLOYING"}]))
+    starting = Starting(["a"], print)
+    assert starting.close() is None
+    assert starting.ended_at is None
+
+
+def test_the_last_look_finds_what_ended_the_run(serve_says: SaysInTurn, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def looks() -> Iterator[dict[str, str]]:
+        yield {"b": "DEPLOYING"}
+        looked.set()
+        yield {"b": "DEPLOY_FAILED"}
+
+    serve_says(looks())
+    monkeypatch.setattr(applications, "PAUSE_SECONDS", 60.0)
+    starting = Starting(["b"], print)
+    failure = starting.close()
+    assert looked.is_set()
+    assert "model b does not start" in str(failure)
+
+
+def test_serve_itself_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead() -> None:
+        raise RayServeException("the controller died")
+
+    monkeypatch.setattr(applications.serve, "status", dead)
+    with pytest.raises(FatalError, match="engines do not start: the controller died"):
+        Starting(["a"], print).wait()
