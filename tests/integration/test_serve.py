@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from ray.serve.generated import serve_pb2, serve_pb2_grpc
 
 from el4ner_ray import orphans
 from el4ner_ray.serve.messages import AnnotateResponse
@@ -76,16 +79,21 @@ def test_health_and_models(client: httpx.Client) -> None:
     assert told["limits"]["sentences"] == SENTENCES
 
 
-def test_nothing_without_a_token_listens_beyond_this_machine(server: Server) -> None:
+def test_replicas_answer_nobody_without_rays_token(server: Server) -> None:
     started = psutil.Process(server.process.pid).children(recursive=True)
     replicas = [process for process in started if process.cmdline()[:1] and "ServeReplica" in process.cmdline()[0]]
     assert len(replicas) == 4  # three engines and the API
+    # What Serve's own proxy and the API send: pickled, so that whoever is let in runs code there.
+    call = serve_pb2.ASGIRequest(pickled_request_metadata=pickle.dumps(None))
     for process in replicas:
-        addresses = [
-            c.laddr.ip.removeprefix("::ffff:") for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN
-        ]
-        # Ray's own port asks for its token; Serve's gRPC server does not.
-        assert sorted(addresses) == ["127.0.0.1", "::"]
+        answers = set()
+        for listening in (c.laddr for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN):
+            channel = grpc.insecure_channel(f"127.0.0.1:{listening.port}")
+            with channel, pytest.raises(grpc.RpcError) as refused:
+                serve_pb2_grpc.ASGIServiceStub(channel).HandleRequest(call, timeout=10)
+            answers.add(refused.value.code())
+        # Ray's own port does not know such calls.
+        assert answers == {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
 
 
 def test_the_demonstrations_of_the_pool_serve_its_labels_alone(client: httpx.Client) -> None:
