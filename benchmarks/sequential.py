@@ -24,6 +24,7 @@ from el4ner_ray.core.prompting import FALSE, TRUE, LabelledSentence, Prompts, me
 from el4ner_ray.core.voting import majority, union
 from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines.bundled import resolve
+from el4ner_ray.engines.vllm import cpu_dtype
 from el4ner_ray.labelled import labels_of
 from el4ner_ray.schema import Entity, Span, Vote
 from el4ner_ray.text_models import Embedder, Tagger
@@ -157,7 +158,8 @@ class TransformersModel:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
         self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, **options)
+        dtype = "bfloat16" if self._device == "cuda" else cpu_dtype()  # what the engines compute in
+        loaded = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
         self._model = loaded.to(self._device).eval()
         self._chat = model.chat_template
 

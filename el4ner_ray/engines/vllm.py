@@ -29,7 +29,18 @@ def engine_arguments(model: ModelConfig) -> dict[str, Any]:
         "scheduling_policy": "priority",
         "disable_log_stats": True,
         "enable_log_requests": False,
+        **({"dtype": cpu_dtype()} if model.gpus == 0 else {}),
     } | model.engine
+
+
+def cpu_dtype() -> str:
+    """bfloat16 where the CPU multiplies in it (on x86 from AVX-512 on), else float32.
+
+    Without, one core of an AMD Zen 3 did 7 GFLOP/s in bfloat16 and 40 to 53 in float32, for twice the memory.
+    """
+    import torch
+
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
 class VllmEngine:
