@@ -115,7 +115,8 @@ def annotate(
             pipeline.annotate(documents, config, pool.labels, pool.index, threshold_of(fusion), sink)
         ended = time.perf_counter()
     # The stages load while the engines do. A corpus without any sentence does not wait for them.
-    ready = min(ended, max(prepared, starting.ended_at or prepared))
+    started = starting.ended_at or ended
+    ready = max(prepared, started) if started < ended else prepared
     accounts = take_stock(place)
     session = {
         "started": run["started"],
@@ -245,7 +246,10 @@ def _cause(error: Exception) -> str:
 
 @contextmanager
 def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[Starting]:
-    """A Ray session with the ensemble, which may still be loading: the first question waits for it."""
+    """A Ray session with the ensemble. Where it computes on cores, it may still load, and the first question waits.
+
+    Models on GPUs may load for longer than a run may stand still: they come from the Hub, or with a new node.
+    """
     if config.demonstrations.tagger == NO_TAGGER:
         say(
             f"language {config.language}: no tagger, so all spans of a sentence weigh the same when demonstrations are "
@@ -256,6 +260,8 @@ def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[
         starting = None
         try:
             starting = serving.start(config, Prompts(config.prompts, labels).prefix, say)
+            if any(model.gpus_of_replica for model in config.models):
+                starting.wait()
             yield starting
         except BaseException as error:
             failure = starting.close() if starting else None

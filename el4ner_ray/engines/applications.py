@@ -23,14 +23,14 @@ def application_name(model: str, job: str | None = None) -> str:
     return f"el4ner-{job or ray.get_runtime_context().get_job_id()}-{model}"
 
 
-def have_started(models: Sequence[str], job: str | None = None) -> bool:
-    """Whether every model has come up, of a job as in `application_name`.
+def have_started(models: Sequence[str]) -> bool:
+    """Whether every model of this job has come up.
 
     One that has died since is no reason to wait: Serve replaces it. Raises FatalError, naming the model, when one
     cannot come up.
     """
     applications = serve.status().applications
-    return all(_has_started(model, applications.get(application_name(model, job))) for model in models)
+    return all(_has_started(model, applications.get(application_name(model))) for model in models)
 
 
 def _has_started(model: str, application: ApplicationStatusOverview | None) -> bool:
@@ -52,25 +52,26 @@ class Starting:
         self._models, self._say = models, say
         self._began = time.perf_counter()
         self._failure: FatalError | None = None
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="el4ner-starting", daemon=True)
+        self._closed, self._over = threading.Event(), threading.Event()
         self.ended_at: float | None = None
         """When all had started, by `time.perf_counter`; None before, and when they never did."""
-        self._thread.start()
+        threading.Thread(target=self._watch, name="el4ner-starting", daemon=True).start()
 
     def wait(self) -> None:
         """Return when all have started. Raises FatalError, naming the model, when one cannot come up."""
         try:
-            self._thread.join()
+            self._over.wait()
         finally:
             self.close()
-        if self._failure:
-            raise self._failure
+        if self.ended_at is None:
+            raise self._failure or FatalError("engines do not start: Ray Serve does not tell their state")
 
     def close(self) -> FatalError | None:
         """Look no longer; why a model did not come up, if that is so."""
         self._closed.set()
-        self._thread.join()
+        # Not the thread's `join`, which returns at once when a signal has interrupted another one (CPython 3.11): asked
+        # after Ray's shutdown, Serve would start another session.
+        self._over.wait()
         return self._failure
 
     def _watch(self) -> None:
@@ -81,10 +82,11 @@ class Starting:
                 if closed:
                     return
                 closed = self._closed.wait(PAUSE_SECONDS)
+            self.ended_at = time.perf_counter()
+            self._say(f"engines are ready after {self.ended_at - self._began:.0f} s")
         except FatalError as error:
             self._failure = error
         except (RayError, RayServeException) as error:
             self._failure = FatalError(f"engines do not start: {error}")
-        else:
-            self.ended_at = time.perf_counter()
-            self._say(f"engines are ready after {self.ended_at - self._began:.0f} s")
+        finally:
+            self._over.set()

@@ -43,28 +43,28 @@ class ServedEnsemble:
     """The running engines of a job. One per stage actor."""
 
     def __init__(self, config: JobConfig, job: str | None = None) -> None:
-        """Handles are looked up at the first call; the engines must have been started, by the Ray job of this id.
+        """The engines are those of this Ray job, which may still be starting: the first call waits for all of them.
 
-        Replicas of Ray Serve must name it: they belong to the job that started Serve, which may be another.
+        Or those of the job of that id, which must have been started. Replicas of Ray Serve must name it: they belong to
+        the job that started Serve, which may be another.
         """
         self.models = config.model_names
         self._job = job
         self._limits = config.limits
         self._handles: dict[str, DeploymentHandle] = {}
-        self._started = False
+        self._started = job is not None
         self._looking = asyncio.Lock()
 
     async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
         """One completion a request, in order. Equal requests run once.
 
         Calls of one `session` go to the same replica while it has room. When all tries fail, every completion carries
-        an `error`. Faults that cannot pass are raised as the engine raised them. The first call waits until all models
-        have started, and raises FatalError when one cannot.
+        an `error`. Faults that cannot pass are raised as the engine raised them, and FatalError when a model cannot
+        start.
         """
         distinct = list(dict.fromkeys(requests))
         if not distinct:
             return []
-        await self._have_started()
         calls = list(calls_of(distinct, self._limits.call_requests, _CALL_CHARACTERS))
         # Inside a Serve replica, calls inherit the id of the request that it answers, and Serve's router (Ray 2.60,
         # `_pending_requests_by_id`) loses all but one of those that have the same: each gets a context without any.
@@ -87,10 +87,12 @@ class ServedEnsemble:
             merged.append(completion)
         return merged
 
-    async def _have_started(self) -> None:
+    async def _until_started(self) -> None:
+        if self._started:
+            return
         async with self._looking:
             while not self._started:
-                self._started = await asyncio.to_thread(have_started, self.models, self._job)
+                self._started = await asyncio.to_thread(have_started, self.models)
                 if not self._started:
                     await asyncio.sleep(PAUSE_SECONDS)
 
@@ -113,6 +115,7 @@ class ServedEnsemble:
             before_sleep=before_sleep_log(told, logging.WARNING),
         ):
             with attempt:
+                await self._until_started()
                 response = self._handle(model).options(session_id=session).generate.remote(payload)
                 async with asyncio.timeout(self._limits.request_seconds):
                     return _decode_completions(await response)

@@ -39,10 +39,11 @@ Say = Callable[[str], None]
 _ONGOING_REQUESTS = 1000
 # What is in flight when the server is told to stop may finish within so many seconds.
 _SECONDS_TO_FINISH = 20
-# Calls to the engines are most of what a request costs (benchmarks/serve_load.py, 50 clients). Ray Serve routes them in
-# one thread and runs the API in another, both beside its own: without these hand-overs 41 ms of CPU instead of 52. And over
-# Serve's gRPC, which asks for Ray's token as Ray's own ports do, a call passes no object store: TODO. The
-# stages of a batch job do not use it: a call to a node that was lost would hang until its deadline, which Ray's own notices.
+# Calls to the engines are most of what a request costs. Ray Serve routes them in one thread and runs the API in
+# another, both beside its own: without these hand-overs 41 ms of CPU instead of 52. Over Serve's gRPC, which asks for
+# Ray's token as Ray's own ports do, a call passes no object store: 69 ms instead of 101, on a slower machine (50
+# clients of benchmarks/serve_load.py). A batch job's stages do not use it: what was asked of a lost node would fail
+# minutes later.
 _CHEAP_CALLS = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
-from el4ner_ray.engines import applications
+from el4ner_ray.config import load
+from el4ner_ray.engines import applications, client
 from el4ner_ray.engines.applications import Starting, application_name, have_started
+from el4ner_ray.engines.base import Completion, Request
+from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.errors import FatalError
 
 JOB = "01000000"
@@ -62,7 +67,7 @@ def serve_says(monkeypatch: pytest.MonkeyPatch) -> SaysInTurn:
 )
 def test_all_have_started(serve_says: SaysInTurn, states: dict[str, str], started: bool) -> None:
     serve_says(iter([states]))
-    assert have_started(["a", "b"], JOB) is started
+    assert have_started(["a", "b"]) is started
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,7 @@ def test_all_have_started(serve_says: SaysInTurn, states: dict[str, str], starte
 def test_a_model_that_cannot_start_is_named(serve_says: SaysInTurn, model: str, told: str) -> None:
     serve_says(iter([{model: "DEPLOY_FAILED"}]))
     with pytest.raises(FatalError) as raised:
-        have_started([model], JOB)
+        have_started([model])
     assert str(raised.value) == told
 
 
@@ -129,3 +134,60 @@ def test_serve_itself_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(applications.serve, "status", dead)
     with pytest.raises(FatalError, match="engines do not start: the controller died"):
         Starting(["a"], print).wait()
+
+
+def test_a_state_that_cannot_be_read_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable() -> None:
+        raise ValueError("a field is missing")
+
+    monkeypatch.setattr(applications.serve, "status", unreadable)
+    monkeypatch.setattr("threading.excepthook", lambda told: None)
+    with pytest.raises(FatalError, match="Ray Serve does not tell their state"):
+        Starting(["a"], print).wait()
+
+
+class Answering:
+    """Stands for Serve's handle: an engine that answers every request with its own text."""
+
+    def options(self, session_id: str) -> Answering:
+        return self
+
+    @property
+    def generate(self) -> SimpleNamespace:
+        return SimpleNamespace(remote=self._answer)
+
+    async def _answer(self, payload: bytes) -> bytes:
+        requests = msgspec.msgpack.decode(payload, type=list[Request])
+        return msgspec.msgpack.encode([Completion(request.turns[0]) for request in requests])
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, ensemble: ServedEnsemble) -> list[str]:
+    monkeypatch.setattr(client.serve, "get_deployment_handle", lambda model, application: Answering())
+    completions = asyncio.run(ensemble.ask("fake-a", [Request(("Who?",))], "1"))
+    return [completion.text for completion in completions]
+
+
+def test_the_first_question_waits_for_all_models_and_later_ones_do_not_look(
+    serve_says: SaysInTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.001)
+    states = [{}, {"fake-a": "RUNNING"}, dict.fromkeys(("fake-a", "fake-b", "fake-c"), "RUNNING")]
+    looks = iter([*states, {"fake-a": "DEPLOY_FAILED"}])
+    serve_says(looks)
+    ensemble = ServedEnsemble(load(profile="fake"))
+    assert asked(monkeypatch, ensemble) == ["Who?"]
+    assert asked(monkeypatch, ensemble) == ["Who?"]
+    assert next(looks) == {"fake-a": "DEPLOY_FAILED"}
+
+
+def test_questions_that_wait_for_a_model_end_when_it_cannot_start(
+    serve_says: SaysInTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_says(iter([{"fake-a": "DEPLOY_FAILED"}]))
+    with pytest.raises(FatalError, match="model fake-a does not start"):
+        asked(monkeypatch, ServedEnsemble(load(profile="fake")))
+
+
+def test_engines_of_another_job_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(applications.serve, "status", lambda: pytest.fail("looked"))
+    assert asked(monkeypatch, ServedEnsemble(load(profile="fake"), JOB)) == ["Who?"]
