@@ -71,9 +71,8 @@ def main() -> None:
         server = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"EL4NER_API_KEY": ""})
         assert server.stderr
         try:
-            for line in server.stderr:
-                if b"listening" in line:
-                    break
+            if not any(b"listening" in line for line in server.stderr):
+                sys.exit("the server does not start; see what `el4ner serve --profile fake` says")
             loads = asyncio.run(measured(f"http://127.0.0.1:{port}", server.pid, arguments))
         finally:
             server.terminate()

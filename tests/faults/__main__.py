@@ -96,7 +96,9 @@ def driver(suite: Suite, outcome: Outcome, times: int, how: signal.Signals) -> N
                 if suite.chance.random() < 0.2
                 else suite.chance.uniform(0, ANNOTATING_SECONDS)
             )
-            alive = run.sleep(15 + moment) if moment < 0 else run.until("el4ner: engines are ready") and run.sleep(moment)
+            alive = (
+                run.sleep(15 + moment) if moment < 0 else run.until("el4ner: engines are ready") and run.sleep(moment)
+            )
             if not alive:
                 break
             run.process.send_signal(how)
