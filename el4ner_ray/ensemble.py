@@ -7,6 +7,7 @@ import atexit
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.in_process import InProcess
 from el4ner_ray.labelled import Rows
 from el4ner_ray.pool import open_pool
-from el4ner_ray.results import AnnotatedDocuments
+from el4ner_ray.results import AnnotatedDocument, AnnotatedDocuments
 
 PoolSource = str | Path | Rows
 """Labelled sentences: a file, folder or data set as `--pool` takes it, an index built by `el4ner index`, or mappings
 like the lines of JSON, `{"text": …, "entities": [{"start": …, "end": …, "type": …}]}`."""
 
+
+_CLOSED = "the ensemble was closed while it annotated"
 
 # Its engines have names in the Ray job, which is one a process.
 _one_at_a_time = threading.Lock()
@@ -70,6 +73,8 @@ class Ensemble:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last: tuple[Prepared, InProcess] | None = None
         self._preparing = threading.Lock()
+        self._changing = threading.Lock()  # of what runs: nothing may be asked of a loop that has been stopped
+        self._answers: set[Future[list[AnnotatedDocument]]] = set()
 
     def start(self) -> Self:
         """Start the engines, unless they run: seconds to minutes.
@@ -95,8 +100,11 @@ class Ensemble:
         return self
 
     def close(self) -> None:
-        """End the engines, and the Ray session where `start` began it."""
-        self._loop, self._last = None, None
+        """End the engines, and the Ray session where `start` began it. What is being annotated ends with FatalError."""
+        with self._changing:
+            self._loop, self._last = None, None
+            for answer in list(self._answers):
+                answer.cancel()
         self._running.close()
 
     def __enter__(self) -> Self:
@@ -129,7 +137,7 @@ class Ensemble:
 
         Raises:
             UsageError: the pool, a label or a text is not what it should be.
-            FatalError: the ensemble is not started, or its engines cannot go on.
+            FatalError: the ensemble is not started, or closed meanwhile, or its engines cannot go on.
         """
         if isinstance(texts, str):
             raise UsageError("texts: is one string; give a list of strings")
@@ -142,13 +150,20 @@ class Ensemble:
             if self._last is None or self._last[0].key != prepared.key:
                 self._last = prepared, InProcess(prepared.steps, prepared.config.limits)
             stages = self._last[1]
-        assert self._loop is not None
-        answer = asyncio.run_coroutine_threadsafe(stages.annotate(texts), self._loop)
+        with self._changing:
+            if self._loop is None:
+                raise FatalError(_CLOSED)
+            answer = asyncio.run_coroutine_threadsafe(stages.annotate(texts), self._loop)
+            self._answers.add(answer)
         try:
             return AnnotatedDocuments(answer.result())
+        except CancelledError:
+            raise FatalError(_CLOSED) from None
         except BaseException:
             answer.cancel()
             raise
+        finally:
+            self._answers.discard(answer)
 
     def prepare(self, pool: PoolSource, labels: Mapping[str, str] | None = None) -> Prepared:
         """The stages for a pool; builds its index, and learns from it for the calibrated method, where that is due.

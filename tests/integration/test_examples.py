@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from spacy.tokens import Doc
 import el4ner_ray.dataset
 import el4ner_ray.ensemble
 from el4ner_ray import Ensemble, JobConfig, annotate, cluster
-from el4ner_ray.errors import UsageError
-from tests.conftest import ROOT
+from el4ner_ray.errors import FatalError, UsageError
+from tests.conftest import ROOT, until
 from tests.integration.test_resume import marked
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,6 +60,20 @@ def test_closing_after_the_session_has_ended_starts_no_other() -> None:
     assert not ray.is_initialized()
     ensemble.close()
     assert not ray.is_initialized()
+
+
+def test_closing_while_another_thread_annotates_ends_that() -> None:
+    config = JobConfig.load(
+        profile="fake", fake={"latency_ms": 60_000}, demonstrations={"k": 1, "pool_spans": "gold", "tagger": "none"}
+    )
+    pool = [{"text": "Anna flew to Oslo.", "entities": [{"start": 0, "end": 4, "type": "person"}]}]
+    with cluster.session(), ThreadPoolExecutor(1) as thread:
+        ensemble = Ensemble(config).start()
+        waiting = thread.submit(ensemble.annotate, ["Ben left Rome."], pool)
+        until(lambda: bool(ensemble._answers))
+        ensemble.close()
+        with pytest.raises(FatalError, match="was closed while it annotated"):
+            waiting.result(30)
 
 
 @pytest.fixture(scope="module")
