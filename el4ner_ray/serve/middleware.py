@@ -60,6 +60,9 @@ class Observed:
 
         try:
             await self._app(scope, receive, seen)
+        except Exception:
+            status = 500  # what stands around this one answers
+            raise
         finally:
             # Paths that nobody serves are the client's invention, and endless.
             route = scope.get("route")

@@ -188,6 +188,29 @@ def test_fifty_clients_at_once(client: httpx.Client) -> None:
         assert len(surfaces) >= 4
 
 
+def test_many_clients_beyond_the_limit_are_answered_or_turned_away(client: httpx.Client) -> None:
+    """Each asks for 20 sentences at a time, all together for three times as many as there may be."""
+
+    def one(number: int) -> httpx.Response:
+        text = f"Anna{number} met Ben in Oslo. " * 20
+        return client.post("/v1/annotate", json={"texts": [text], "labels": LABELS})
+
+    with ThreadPoolExecutor(50) as clients:
+        answers = list(clients.map(one, range(100)))
+    assert {answer.status_code for answer in answers} == {200, 429}
+    for number, answer in enumerate(answers):
+        if answer.status_code == 200:
+            [document] = answer.json()["documents"]
+            assert document["status"] == "ok"
+            found = {entity["text"] for entity in document["entities"] + document["dropped"]}
+            assert found <= {f"Anna{number}", "Ben", "Oslo"}
+        else:
+            refused(answer, 429, "busy")
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert in_flight(client) == 0
+    assert one(0).status_code == 200
+
+
 def test_metrics(client: httpx.Client) -> None:
     text = client.get("/metrics").text
     for status in (200, 401, 413, 422, 429):

@@ -136,6 +136,8 @@ def test_labels_are_edited(page: Browser) -> None:
         ("😂 [王小明](person)", "😂 王小明", [(2, 5, "person")]),
         ("nothing here", "nothing here", []),
         (r"\[1] and [a\]b](x) \\ [c](y)", r"[1] and a]b \ c", [(8, 11, "x"), (14, 15, "y")]),
+        (r"\[see [Anna](person)", "[see Anna", [(5, 9, "person")]),
+        (r"\\[c](y)", r"\c", [(1, 2, "y")]),
         ("[x]() [](y) [z]", "[x]() [](y) [z]", []),
     ],
 )

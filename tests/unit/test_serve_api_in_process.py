@@ -337,6 +337,9 @@ def test_what_nobody_expects_is_not_told_to_clients(start: Start) -> None:
     client = start(Broken)
     answer = client.post("/v1/annotate", json=BODY)
     refused(answer, 500, "internal")
+    counted = client.get("/metrics").text
+    assert 'el4ner_http_requests_total{path="/v1/annotate",status="500"} 1.0' in counted
+    assert 'status="499"' not in counted
     assert "secret" not in answer.text
     *_, last = lines(client, BODY | {"stream": True})
     assert last["error"]["code"] == "internal"

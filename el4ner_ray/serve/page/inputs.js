@@ -54,10 +54,11 @@ function demonstration(line) {
     length += [...piece].length;
   };
   const plain = (piece) => piece.replaceAll(/\\([[\]()\\])/g, "$1");
-  const marked = /\[((?:\\.|[^\]\\])+)\]\(((?:\\.|[^)\\])+)\)/gu;
+  // What is escaped is passed over by itself, so that no mark begins at an escaped bracket.
+  const marked = /\\.|\[((?:\\.|[^\]\\])+)\]\(((?:\\.|[^)\\])+)\)/gu;
   let at = 0;
   for (const match of line.matchAll(marked)) {
-    if (line[match.index - 1] === "\\") continue;
+    if (match[1] === undefined) continue;
     append(plain(line.slice(at, match.index)));
     const start = length;
     append(plain(match[1]));

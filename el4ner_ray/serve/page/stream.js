@@ -17,7 +17,15 @@ async function annotate() {
       complain((await answer.json()).error.message);
       return;
     }
-    for await (const line of lines(answer.body)) hear(line, body);
+    let last = "";
+    for await (const line of lines(answer.body)) {
+      hear(line, body);
+      last = line.kind;
+    }
+    if (last !== "end" && last !== "error") {
+      say("");
+      complain("The answer broke off: what is shown is not all. Ask again.");
+    }
   } catch (error) {
     if (error.name === "AbortError") say("Stopped.");
     else complain(`The server does not answer: ${error.message}`);
