@@ -13,6 +13,7 @@ from rich.table import Table
 from el4ner_ray.commands.console import Quiet, out, say
 from el4ner_ray.commands.options import ConfigFile, Models, Profile, configured
 from el4ner_ray.engines import bundled
+from el4ner_ray.files import write_text
 
 
 def plan(
@@ -54,8 +55,7 @@ def plan(
         for note in layout.notes:
             out.print(f"note: {note}", soft_wrap=True)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(yaml.safe_dump(planned_fields(settings, layout), sort_keys=False), "utf-8")
+        write_text(output, yaml.safe_dump(planned_fields(settings, layout), sort_keys=False), "--output")
 
 
 def doctor(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from el4ner_ray.commands.console import Quiet, out, say
+from el4ner_ray.files import write_text
 
 
 def evaluate(
@@ -45,8 +46,7 @@ def evaluate(
     if ensemble.ignored_documents:
         out.print(f"{ensemble.ignored_documents} annotated documents are not in the gold and do not count")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(content, "utf-8")
+        write_text(json_file, content, "--json")
 
 
 def report(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from el4ner_ray.errors import UsageError
+from el4ner_ray.files import write_text
 from el4ner_ray.labelled import read_labelled
 from el4ner_ray.measure import ENSEMBLE, evaluate_run
 from el4ner_ray.report.comparison import Comparison
@@ -52,7 +52,7 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
         evaluation=evaluation,
         comparison=comparison,
     )
-    _write(output, render(report))
+    write_text(output, render(report), "--output")
     return report
 
 
@@ -82,11 +82,3 @@ def _page_data(
         absent = list(comparison.absent())
         documents += absent[: chosen.size - len(documents)]
     return page_data(sorted(documents, key=lambda document: natural(document.doc_id)), types, models)
-
-
-def _write(output: Path, page: str) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page, "utf-8")
-    except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror}; name a file that can be written") from None

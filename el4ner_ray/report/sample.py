@@ -9,25 +9,43 @@ from collections.abc import Callable
 
 from el4ner_ray.report.shown import Shown
 
+# Characters of a page that a browser still opens in seconds; an entity takes as many as so many of text.
+_CHARACTERS, _CHARACTERS_OF_MARK = 10_000_000, 150
+
 
 class Sample:
-    """The `size` documents whose ids have the smallest hashes: the same ones in whatever order they come."""
+    """The documents whose ids have the smallest hashes: the same ones in whatever order they come.
 
-    def __init__(self, size: int) -> None:
+    They are at most `size`, and no more than have `characters` together, each entity counting, too.
+    """
+
+    def __init__(self, size: int, characters: int = _CHARACTERS) -> None:
         self.size = size
+        self._room = characters
         self._heap: list[tuple[int, str, Shown]] = []  # the smallest is the first to go
+        self._gone: tuple[int, str] | None = None  # the best of those that had to go; nothing worse comes in again
 
     def add(self, doc_id: str, show: Callable[[], Shown], *, preferred: bool) -> None:
         """Consider a document; those that are not preferred make room for those that are."""
         rank = int.from_bytes(hashlib.sha256(doc_id.encode()).digest()[:8]) + (0 if preferred else 1 << 64)
-        if len(self._heap) < self.size:
-            heapq.heappush(self._heap, (-rank, doc_id, show()))
-        elif self.size and (-rank, doc_id) > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, (-rank, doc_id, show()))
+        key = -rank, doc_id
+        if self._gone and key < self._gone:
+            return
+        shown = show()
+        heapq.heappush(self._heap, (*key, shown))
+        self._room -= _characters(shown)
+        while self._heap and (len(self._heap) > self.size or self._room < 0):
+            last_rank, last_id, last = heapq.heappop(self._heap)
+            self._gone = last_rank, last_id
+            self._room += _characters(last)
 
     def documents(self) -> list[Shown]:
         """What was chosen, in the order of the ids: numbers in them by value."""
         return sorted((shown for _, _, shown in self._heap), key=lambda shown: natural(shown.doc_id))
+
+
+def _characters(shown: Shown) -> int:
+    return len(shown.text) + _CHARACTERS_OF_MARK * len(shown.marks)
 
 
 def natural(name: str) -> tuple[str, str]:

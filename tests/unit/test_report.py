@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import random
 import re
 import sys
 from collections import Counter
@@ -262,6 +263,26 @@ def test_sample_does_not_depend_on_order() -> None:
     assert len(ids[0]) == 7
     assert {"d-3", "d-30"} < set(ids[0])
     assert sorted(["d-10", "d-9"], key=natural) == ["d-9", "d-10"]
+
+
+@given(st.lists(st.integers(0, 30), max_size=12), st.randoms())
+def test_a_sample_is_what_fits_of_the_first_by_rank(lengths: list[int], chance: random.Random) -> None:
+    documents = [
+        AnnotatedDocument(f"d-{number}", "x" * length, "ok", (), None) for number, length in enumerate(lengths)
+    ]
+
+    def chosen(order: list[AnnotatedDocument], characters: int) -> set[str]:
+        sample = Sample(8, characters)
+        for one in order:
+            sample.add(one.doc_id, partial(show, one), preferred=False)
+        return {one.doc_id for one in sample.documents()}
+
+    found = chosen(documents, 60)
+    assert found == chosen(chance.sample(documents, len(documents)), 60)
+    assert found <= chosen(documents, 1000)
+    assert sum(len(one.text) for one in documents if one.doc_id in found) <= 60
+    if len(documents) <= 8 and sum(lengths) <= 60:
+        assert len(found) == len(documents)
 
 
 @pytest.mark.parametrize(

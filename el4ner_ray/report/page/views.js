@@ -42,7 +42,7 @@ function watchPagers() {
   for (const pager of document.querySelectorAll(".pager")) {
     pager.querySelector(".back").addEventListener("click", () => turnTo(page - 1));
     pager.querySelector(".next").addEventListener("click", () => turnTo(page + 1));
-    pager.querySelector(".page").addEventListener("change", (event) => turnTo(Number(event.target.value) - 1));
+    pager.querySelector(".page").addEventListener("change", (event) => turnTo(Math.round(Number(event.target.value)) - 1));
   }
 }
 
