@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, SupportsIndex, overload
 
 import fsspec
 import msgspec
@@ -60,7 +60,18 @@ class AnnotatedDocument(msgspec.Struct, frozen=True):
 
 
 class AnnotatedDocuments(list[AnnotatedDocument]):
-    """A list of documents that a notebook shows with their entities marked."""
+    """A list of documents that a notebook shows with their entities marked, slices of it, too."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> AnnotatedDocument: ...
+
+    @overload
+    def __getitem__(self, index: slice, /) -> AnnotatedDocuments: ...
+
+    def __getitem__(self, index: SupportsIndex | slice, /) -> AnnotatedDocument | AnnotatedDocuments:
+        return (
+            AnnotatedDocuments(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
+        )
 
     def _repr_html_(self) -> str:
         from el4ner_ray.report.highlight import highlighted

@@ -28,13 +28,13 @@ _NO_LABEL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|
 
 
 def write(export: Export) -> list[str]:
-    """Write the tasks, and the configuration to the same name with `.config.xml`. Votes are lost.
+    """Write the tasks, and the configuration to the same name with `.config.xml` in place of `.json`. Votes are lost.
 
     Raises UsageError at a type that cannot be a label.
     """
     encoder, maker = msgspec.json.Encoder(), generator()
     labels: dict[str, None] = {}
-    configuration = export.path.with_suffix(".config.xml")
+    configuration = export.path.with_name(f"{export.path.name.removesuffix('.json')}.config.xml")
     with (
         replacing(export.path, export.overwrite) as path,
         replacing(configuration, export.overwrite) as config_path,
