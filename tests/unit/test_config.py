@@ -1,5 +1,6 @@
 """Configuration: what a profile asks Ray and vLLM for, what a wrong field is told, what a fingerprint sees."""
 
+import doctest
 import platform
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from el4ner_ray import config as config_module
 from el4ner_ray.config import PROFILES, JobConfig, ReplicaRange, fingerprint, fingerprint_fields, load
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.vllm import engine_arguments
@@ -213,3 +215,8 @@ def test_engines_of_ended_jobs_are_told_from_all_others() -> None:
     ]
     assert serving.left_behind(names, {ended, "01000000"}) == [names[0], names[2]]
     assert serving.left_behind(names, set()) == []
+
+
+def test_the_example_of_the_configuration() -> None:
+    failed, tried = doctest.testmod(config_module)
+    assert (failed, tried > 0) == (0, True)
