@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import ray
+from ray._private import services
 from ray.data import DataContext
 from ray.job_config import JobConfig
 
@@ -26,6 +29,9 @@ _OBJECT_STORE_BYTES = 1 << 30
 # (https://github.com/ray-project/ray/pull/36766), which is none beside engines on two cores: nearly every file of the
 # output was written by a new process, which imports for a second first (36 processes instead of 18 over 200 sentences).
 _IDLE_MILLISECONDS = 60_000
+
+_SECONDS_TO_START = 300.0
+_pause = threading.Event()
 
 
 def end_leftovers() -> None:
@@ -63,22 +69,49 @@ def session() -> Iterator[None]:
             orphans.end(lambda driver: driver == orphans.this_driver())
 
 
+@contextmanager
+def patient_start() -> Iterator[None]:
+    """Within it, a node of Ray may take minutes to start.
+
+    Ray 2.60 gives it 30 s (a constant in `ray/_private/node.py`), which is too little where two cores are busy with two
+    other runs.
+    """
+    look = services.get_node
+
+    def patiently(*arguments: Any) -> Any:
+        end = time.monotonic() + _SECONDS_TO_START
+        while True:
+            try:
+                return look(*arguments)
+            except RuntimeError:  # not there yet
+                if time.monotonic() > end:
+                    raise
+            _pause.wait(0.5)
+
+    services.get_node = patiently
+    try:
+        yield
+    finally:
+        services.get_node = look
+
+
 def _join(local: bool) -> None:
     # Not ray.init's own argument for it: this process, which a person reads, goes on as it is.
     job = JobConfig()
     job.set_py_logging_config(logs.of_workers())
     try:
         if local:
-            ray.init(
-                address="local",
-                job_config=job,
-                num_cpus=max(2, len(os.sched_getaffinity(0))),
-                object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
+            with patient_start():
+                ray.init(
+                    address="local",
+                    job_config=job,
+                    num_cpus=max(2, len(os.sched_getaffinity(0))),
+                    object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                )
         else:
             ray.init(job_config=job, log_to_driver=True, logging_level=logging.WARNING)
     except SystemExit as ended:

@@ -16,6 +16,7 @@ from ray._private import state
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.cluster_utils import Cluster
 
+from el4ner_ray.cluster import patient_start
 from el4ner_ray.engines.applications import application_name
 from el4ner_ray.serve.declared import JOB, Served, api, engine
 from tests.conftest import free_port, until, write_jsonl
@@ -57,16 +58,17 @@ def token() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def four_nodes(token: None) -> Iterator[Cluster]:
     """A head for the stages and three nodes with a GPU each; this process is one of its drivers."""
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 2, "include_dashboard": False})
-    try:
-        for _ in MODELS:
-            cluster.add_node(wait=False, num_cpus=1, num_gpus=1, **NODE)
-        cluster.wait_for_nodes(timeout=60)
-        ray.init(address=cluster.address, log_to_driver=False)
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    with patient_start():
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 2, "include_dashboard": False})
+        try:
+            for _ in MODELS:
+                cluster.add_node(wait=False, num_cpus=1, num_gpus=1, **NODE)
+            cluster.wait_for_nodes(timeout=240)
+            ray.init(address=cluster.address, log_to_driver=False)
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
 
 
 def engines() -> list[tuple[str, str]]:
