@@ -7,7 +7,7 @@ import atexit
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.in_process import InProcess
 from el4ner_ray.labelled import Rows
 from el4ner_ray.pool import open_pool
-from el4ner_ray.results import AnnotatedDocument, AnnotatedDocuments
+from el4ner_ray.results import AnnotatedDocuments
 
 PoolSource = str | Path | Rows
 """Labelled sentences: a file, folder or data set as `--pool` takes it, an index built by `el4ner index`, or mappings
@@ -74,7 +74,6 @@ class Ensemble:
         self._last: tuple[Prepared, InProcess] | None = None
         self._preparing = threading.Lock()
         self._changing = threading.Lock()  # of what runs: nothing may be asked of a loop that has been stopped
-        self._answers: set[Future[list[AnnotatedDocument]]] = set()
 
     def start(self) -> Self:
         """Start the engines, unless they run: seconds to minutes.
@@ -102,9 +101,9 @@ class Ensemble:
     def close(self) -> None:
         """End the engines, and the Ray session where `start` began it. What is being annotated ends with FatalError."""
         with self._changing:
-            self._loop, self._last = None, None
-            for answer in list(self._answers):
-                answer.cancel()
+            loop, self._loop, self._last = self._loop, None, None
+        if loop:
+            asyncio.run_coroutine_threadsafe(_end_all(), loop).result()
         self._running.close()
 
     def __enter__(self) -> Self:
@@ -154,7 +153,6 @@ class Ensemble:
             if self._loop is None:
                 raise FatalError(_CLOSED)
             answer = asyncio.run_coroutine_threadsafe(stages.annotate(texts), self._loop)
-            self._answers.add(answer)
         try:
             return AnnotatedDocuments(answer.result())
         except CancelledError:
@@ -162,8 +160,6 @@ class Ensemble:
         except BaseException:
             answer.cancel()
             raise
-        finally:
-            self._answers.discard(answer)
 
     def prepare(self, pool: PoolSource, labels: Mapping[str, str] | None = None) -> Prepared:
         """The stages for a pool; builds its index, and learns from it for the calibrated method, where that is due.
@@ -183,6 +179,14 @@ class Ensemble:
         fusion = job.threshold_of(learnt)
         steps = pipeline.method(config, opened.labels, opened.index, fusion)
         return Prepared(config, steps, (opened.hash, tuple(opened.labels.items()), config.method))
+
+
+async def _end_all() -> None:
+    """Cancel all that runs in this loop, and wait until it has ended."""
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 def _tell(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import logging
 import os
@@ -70,7 +71,7 @@ def test_closing_while_another_thread_annotates_ends_that() -> None:
     with cluster.session(), ThreadPoolExecutor(1) as thread:
         ensemble = Ensemble(config).start()
         waiting = thread.submit(ensemble.annotate, ["Ben left Rome."], pool)
-        until(lambda: bool(ensemble._answers))
+        until(lambda: ensemble._loop is not None and bool(asyncio.all_tasks(ensemble._loop)))
         ensemble.close()
         with pytest.raises(FatalError, match="was closed while it annotated"):
             waiting.result(30)
