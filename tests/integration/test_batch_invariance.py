@@ -14,11 +14,13 @@ ALONE_AND_TOGETHER = """
 import torch
 from vllm import _custom_ops as ops
 from el4ner_ray.engines import batch_invariance
+from el4ner_ray.engines.vllm import cpu_dtype
+dtype = getattr(torch, cpu_dtype())
 batch_invariance.register()
 batch_invariance.register()
 random = torch.Generator().manual_seed(0)
-weight = torch.randn(640, 2048, generator=random).bfloat16() * 0.05
-rows = torch.randn(128, 2048, generator=random).bfloat16()
+weight = torch.randn(640, 2048, generator=random).to(dtype) * 0.05
+rows = torch.randn(128, 2048, generator=random).to(dtype)
 handler = ops.create_onednn_mm(weight.t(), 32)
 together = ops.onednn_mm(handler, rows, None)
 alone = torch.cat([ops.onednn_mm(handler, row[None], None) for row in rows])

@@ -31,7 +31,9 @@ def gone() -> Driver:
     """A driver that has ended."""
     ends_at_once = "from el4ner_ray.orphans import this_driver; print(); print(this_driver().mark, flush=True)"
     process = started(ends_at_once, None)
-    mark, _ = process.communicate()
+    assert process.stdout is not None
+    mark = process.stdout.readline()  # `communicate` does not return what was read ahead with the first line
+    process.communicate()
     return Driver.read(mark.strip())
 
 
