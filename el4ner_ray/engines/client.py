@@ -134,7 +134,7 @@ def calls_of(requests: Sequence[Request], most: int, most_characters: int) -> It
     call: list[Request] = []
     characters = 0
     for request in requests:
-        length = sum(map(len, request.turns))
+        length = sum(map(len, request.turns + request.choices))
         if call and (len(call) == most or characters + length > most_characters):
             yield call
             call, characters = [], 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from el4ner_ray.report.shown import Shown
 
 # Characters of a page that a browser still opens in seconds; an entity takes as many as so many of text.
-_CHARACTERS, _CHARACTERS_OF_MARK = 10_000_000, 150
+_CHARACTERS, _CHARACTERS_OF_MARK = 20_000_000, 150
 
 
 class Sample:
