@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private import services
+from ray._private import ray_constants, services
 from ray.data import DataContext
 from ray.job_config import JobConfig
 
@@ -30,7 +30,13 @@ _OBJECT_STORE_BYTES = 1 << 30
 # output was written by a new process, which imports for a second first (36 processes instead of 18 over 200 sentences).
 _IDLE_MILLISECONDS = 60_000
 
-_SECONDS_TO_START = 300.0
+# Ray 2.60 gives a node 30 s to start (a constant in `ray/_private/node.py`), its dashboard 60, each part of it and the
+# node's agent 30. Where two cores are busy with another run, that is too little, and the run ends with Ray's own error.
+_SECONDS_TO_START = 300
+_PATIENCE = {
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": str(_SECONDS_TO_START),
+    "RAY_agent_register_timeout_ms": str(1000 * _SECONDS_TO_START),
+}
 _pause = threading.Event()
 
 
@@ -71,12 +77,10 @@ def session() -> Iterator[None]:
 
 @contextmanager
 def patient_start() -> Iterator[None]:
-    """Within it, a node of Ray may take minutes to start.
-
-    Ray 2.60 gives it 30 s (a constant in `ray/_private/node.py`), which is too little where two cores are busy with two
-    other runs.
-    """
-    look = services.get_node
+    """Within it, a node of Ray may take minutes to start."""
+    look, seconds = services.get_node, ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
 
     def patiently(*arguments: Any) -> Any:
         end = time.monotonic() + _SECONDS_TO_START
@@ -88,11 +92,11 @@ def patient_start() -> Iterator[None]:
                     raise
             _pause.wait(0.5)
 
-    services.get_node = patiently
+    services.get_node, ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = patiently, _SECONDS_TO_START
     try:
         yield
     finally:
-        services.get_node = look
+        services.get_node, ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = look, seconds
 
 
 def _join(local: bool) -> None:
