@@ -30,7 +30,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def el4ner() -> Run:
     """Run the real command line; the result has its exit status and output."""
 
-    def run(*arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "el4ner_ray", *map(str, arguments)]
         # A session of its own, so that a run that hangs is ended with everything it started.
         process = subprocess.Popen(
@@ -78,7 +78,7 @@ def ner_data() -> Path:
     return DATA
 
 
-def until(condition: Callable[[], bool], seconds: float = 120, told: Callable[[], object] = lambda: "") -> None:
+def until(condition: Callable[[], bool], seconds: float = 300, told: Callable[[], object] = lambda: "") -> None:
     """Wait for a condition; an AssertionError with what is `told` then, where it does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

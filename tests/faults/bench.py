@@ -87,7 +87,7 @@ class Annotation:
         """What it has written to standard error."""
         return self._stderr.read_text()
 
-    def until(self, line: str, seconds: float = 240) -> bool:
+    def until(self, line: str, seconds: float = 600) -> bool:
         """Wait until it has told a line that starts so; False if it ended before."""
         end = time.monotonic() + seconds
         while not any(told.startswith(line) for told in self.told().splitlines()):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import CALIBRATED, ROOT, Run
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 CORPUS, POOL = ROOT / "examples" / "corpus.jsonl", ROOT / "examples" / "pool.jsonl"
 

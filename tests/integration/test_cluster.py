@@ -22,7 +22,7 @@ from el4ner_ray.serve.declared import JOB, Served, api, engine
 from tests.conftest import free_port, until, write_jsonl
 from tests.faults.bench import Annotation, Difference, command, compare, files
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 MODELS = ("fake-a", "fake-b", "fake-c")
 DOCUMENTS = 64

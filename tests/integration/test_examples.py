@@ -28,7 +28,7 @@ from el4ner_ray.errors import FatalError, UsageError
 from tests.conftest import ROOT, until
 from tests.integration.test_resume import marked
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 SETTINGS: dict[str, Any] = {
     "pool": str(ROOT / "examples" / "pool.jsonl"),

@@ -15,7 +15,7 @@ from el4ner_ray.schema import ANNOTATION_SCHEMA
 from tests import hostile
 from tests.conftest import ROOT, Run
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 POOL = ROOT / "examples" / "pool.jsonl"
 FAMILY = "👩\u200d👩\u200d👧"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.bench import ENGINE_REPLICA, STAGE_ACTOR, Bench, Difference, compare, files, rows
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 NOTHING = Difference(lost=0, duplicated=0, wrong=0)
 

@@ -20,7 +20,7 @@ import yaml
 
 from tests.conftest import ROOT, free_port, until, write_jsonl
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(1200)
 
 FAKE = ("--profile", "fake", "--pool-spans", "gold")
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -36,14 +36,14 @@ class Cluster:
     def ray(self, command: str, *arguments: object) -> str:
         """What `ray job COMMAND` prints; it must go well."""
         line = [RAY, "job", command, f"--address={self.address}", *map(str, arguments)]
-        done = subprocess.run(line, env=self.environment, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(line, env=self.environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
         return done.stdout + done.stderr
 
     def takes_jobs(self) -> bool:
         """Whether a job that does nothing can be run."""
         line = [RAY, "job", "submit", f"--address={self.address}", "--", "true"]
-        return subprocess.run(line, env=self.environment, capture_output=True, timeout=240).returncode == 0
+        return subprocess.run(line, env=self.environment, capture_output=True, timeout=600).returncode == 0
 
     def applications(self) -> list[str]:
         """Names of what Ray Serve runs."""

@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.conftest import Run, write_jsonl
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(1200)
 
 DOCUMENTS = {f"doc-{i}": f"Zacharias Quux met Ben in Oslo, year {i}." for i in range(12)}
 STAGES = ("segment", "pre_extract", "retrieve", "extract", "classify", "verify")

@@ -19,7 +19,7 @@ from el4ner_ray.schema import ANNOTATION_SCHEMA
 from tests.conftest import ROOT
 from tests.integration import test_fake_run
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 POOL = ROOT / "examples" / "pool.jsonl"
 UGLY = test_fake_run.UGLY | {"book": test_fake_run.BOOK[:30_000], "one-line": "Anna met Ben and " * 500}

@@ -47,7 +47,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory, el4ner: Run) -> Path:
     (folder / "job.yaml").write_text(yaml.safe_dump({"demonstrations": {"k": 3}}))
     done = el4ner(
         "annotate", folder / "in.jsonl", "--pool", folder / "pool.jsonl", "--output", folder / "out",
-        "--profile", "tiny-cpu", "--config", folder / "job.yaml", "--max-failed", "1", timeout=900,
+        "--profile", "tiny-cpu", "--config", folder / "job.yaml", "--max-failed", "1", timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return folder / "out"
@@ -58,7 +58,7 @@ def rows_of(output: Path) -> dict[str, dict[str, Any]]:
     return {row["doc_id"]: row for row in pa.concat_tables(tables).to_pylist()}
 
 
-@pytest.mark.timeout(1000)
+@pytest.mark.timeout(2000)
 def test_real_models_annotate_real_text(annotated: Path) -> None:
     rows = rows_of(annotated)
     too_long = rows.pop("too-long")
@@ -77,7 +77,7 @@ def test_real_models_annotate_real_text(annotated: Path) -> None:
     assert any(entity["score"] < 1 for entity in found)
 
 
-@pytest.mark.timeout(1000)
+@pytest.mark.timeout(2000)
 def test_every_model_is_asked_and_later_stages_find_their_prefix_cached(annotated: Path) -> None:
     run = json.loads((annotated / "run.json").read_text())
     assert run["engine"] == "vllm"
@@ -118,7 +118,7 @@ def test_later_prompts_start_with_the_tokens_of_earlier_ones(model: str, chat: b
         assert third[: len(second)] == second
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_model_that_does_not_load_is_named_and_ends_the_run_whose_stages_wait_for_it(
     tmp_path: Path, el4ner: Run
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_model_that_does_not_load_is_named_and_ends_the_run_whose_stages_wait_
     corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": "1", "text": "Anna flew to Oslo."}])
     done = el4ner(
         "annotate", corpus, "--pool", ROOT / "examples" / "pool.jsonl", "--output", tmp_path / "out",
-        "--profile", "tiny-cpu", "--config", tmp_path / "job.yaml", timeout=300,
+        "--profile", "tiny-cpu", "--config", tmp_path / "job.yaml", timeout=800,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr[-4000:]
     assert "model broken does not start" in done.stderr.splitlines()[-1]

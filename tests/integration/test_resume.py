@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT, Run, write_jsonl
 from tests.integration.test_fake_run import rows_of
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_a_run_resumed_with_other_batches_gives_the_same_annotations(

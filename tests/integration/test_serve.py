@@ -23,10 +23,10 @@ from el4ner_ray.serve.messages import AnnotateResponse
 from tests.conftest import until
 from tests.serving import SECONDS_TO_STOP, Server, served
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 KEY = "k3y"
-SENTENCES, SECONDS, LATENCY_MS = 300, 10, 100
+SENTENCES, SECONDS, LATENCY_MS = 300, 25, 250
 ASKING_STAGES, SIDE_BY_SIDE = 3, 8  # of a sentence without a pool; of one request
 LABELS = {"person": "named people", "place": "cities and rivers"}
 LONG = {"texts": ["Anna left Oslo. " * 200], "labels": LABELS, "stream": True}

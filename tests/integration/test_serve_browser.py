@@ -17,7 +17,7 @@ from tests.unit.test_report import HOSTILE
 
 pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 
 KEY = "k3y"

@@ -14,7 +14,7 @@ from el4ner_ray.schema import Failure, Usage
 from el4ner_ray.telemetry import StageMetrics
 from tests.conftest import free_port, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 # No real stage's: tests that this process ran before may have counted for those, and their counters are here, too.
 STAGE = "told"
