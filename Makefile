@@ -35,10 +35,13 @@ demo: setup assets ## annotate the example documents with the three small models
 	$(BIN)/el4ner annotate examples/corpus.jsonl --pool examples/pool.jsonl --output out/demo --profile tiny-cpu
 	$(BIN)/el4ner evaluate out/demo --gold examples/gold.jsonl
 
-# Two at a time: a run with scripted engines waits for half of its time. The real models want the machine for themselves.
+# Two at a time: a run with scripted engines waits for half of its time. Clusters of several nodes, which Ray gives 30 s to
+# start, and the real models want the machine for themselves.
+ALONE := tests/integration/test_cluster.py tests/integration/test_jobs.py tests/integration/test_real_models.py
+
 test: tools assets ## all tests
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/integration/test_real_models.py
-	$(BIN)/pytest tests/integration/test_real_models.py
+	$(BIN)/pytest -n 2 --dist loadfile $(addprefix --ignore ,$(ALONE))
+	$(BIN)/pytest $(ALONE)
 
 bench: tools assets ## speed and cost against their floors (benchmarks/scenarios.yaml); hours. Some: make bench ONLY=retrieval
 	$(BIN)/python -m benchmarks.bench $(addprefix --only ,$(ONLY))

@@ -32,7 +32,7 @@ _IDLE_MILLISECONDS = 60_000
 
 # Ray 2.60 gives a node 30 s to start (a constant in `ray/_private/node.py`), its dashboard 60, each part of it and the
 # node's agent 30. Where two cores are busy with another run, that is too little, and the run ends with Ray's own error.
-_SECONDS_TO_START = 300
+_SECONDS_TO_START, _TRIES_TO_START = 90, 3
 _PATIENCE = {
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": str(_SECONDS_TO_START),
     "RAY_agent_register_timeout_ms": str(1000 * _SECONDS_TO_START),
@@ -105,6 +105,19 @@ def _join(local: bool) -> None:
     job.set_py_logging_config(logs.of_workers())
     try:
         if local:
+            _start(job)
+        else:
+            ray.init(job_config=job, log_to_driver=True, logging_level=logging.WARNING)
+    except SystemExit as ended:
+        # While it starts, Ray's own handler of signals is there; it exits with the bare number.
+        raise SystemExit(128 + signal.SIGTERM) if ended.code == signal.SIGTERM else ended from None
+    _stop_in_good_order_on_sigterm()
+
+
+def _start(job: JobConfig) -> None:
+    """A session on this machine. A raylet ends itself when its agent has not started after 30 s: then another try."""
+    for tries_left in reversed(range(_TRIES_TO_START)):
+        try:
             with patient_start():
                 ray.init(
                     address="local",
@@ -116,12 +129,12 @@ def _join(local: bool) -> None:
                     log_to_driver=False,
                     logging_level=logging.WARNING,
                 )
-        else:
-            ray.init(job_config=job, log_to_driver=True, logging_level=logging.WARNING)
-    except SystemExit as ended:
-        # While it starts, Ray's own handler of signals is there; it exits with the bare number.
-        raise SystemExit(128 + signal.SIGTERM) if ended.code == signal.SIGTERM else ended from None
-    _stop_in_good_order_on_sigterm()
+            return
+        except Exception as error:  # Ray has no type of its own for this
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
+            logger.warning("Ray did not start in time and is started anew; is this machine busy?")
+            orphans.end(lambda driver: driver == orphans.this_driver())
 
 
 def _stop_in_good_order_on_sigterm() -> None:

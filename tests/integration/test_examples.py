@@ -65,7 +65,7 @@ def test_closing_after_the_session_has_ended_starts_no_other() -> None:
 
 def test_closing_while_another_thread_annotates_ends_that() -> None:
     config = JobConfig.load(
-        profile="fake", fake={"latency_ms": 60_000}, demonstrations={"k": 1, "pool_spans": "gold", "tagger": "none"}
+        profile="fake", fake={"latency_ms": 15_000}, demonstrations={"k": 1, "pool_spans": "gold", "tagger": "none"}
     )
     pool = [{"text": "Anna flew to Oslo.", "entities": [{"start": 0, "end": 4, "type": "person"}]}]
     with cluster.session(), ThreadPoolExecutor(1) as thread:
