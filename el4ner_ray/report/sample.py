@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from el4ner_ray.report.shown import Shown
 
-# Characters of a page that a browser still opens in seconds; an entity takes as many as so many of text.
+# Room for a hundred thousand entities (tests/integration/test_report_browser.py); one counts as so many characters.
 _CHARACTERS, _CHARACTERS_OF_MARK = 20_000_000, 150
 
 

@@ -41,7 +41,7 @@ _ONGOING_REQUESTS = 1000
 _SECONDS_TO_FINISH = 20
 # Calls to the engines are most of what a request costs. Ray Serve routes them in one thread and runs the API in
 # another, both beside its own: without these hand-overs 41 ms of CPU instead of 52. Over Serve's gRPC, which asks for
-# Ray's token as Ray's own ports do, a call passes no object store: 69 ms instead of 101, on a slower machine (50
+# Ray's token as Ray's own ports do, a call passes no object store: 67 ms instead of 96, on a slower machine (50
 # clients of benchmarks/serve_load.py). A batch job's stages do not use it: what was asked of a lost node would fail
 # minutes later.
 _CHEAP_CALLS = {
