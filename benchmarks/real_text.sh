@@ -14,7 +14,7 @@ measure() { # NAME OPTIONS...
   shift
   "$el4ner" annotate "$out/gold.jsonl" --pool "$out/index" --output "$out/$name" --segmenter none "$@" > "$out/$name.log" 2>&1
   echo "== $name"
-  "$el4ner" evaluate "$out/$name" --gold "$out/gold.jsonl" --json "$out/$name.json"
+  "$el4ner" evaluate "$out/$name" --gold "$out/gold.jsonl" --output "$out/$name.json"
 }
 
 "$el4ner" index "$out/pool.jsonl" --output "$out/index"

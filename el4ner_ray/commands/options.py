@@ -26,7 +26,7 @@ Method = Annotated[
     ),
 ]
 MaxFailed = Annotated[float, typer.Option(min=0, help="Documents that may fail: a share below 1, else a number.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print run.json in place of the tables.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing beside it.")]
 PoolSpans = Annotated[
     str | None,
     typer.Option(

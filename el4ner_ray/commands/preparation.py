@@ -10,8 +10,8 @@ import typer
 import yaml
 from rich.table import Table
 
-from el4ner_ray.commands.console import Quiet, out, say
-from el4ner_ray.commands.options import ConfigFile, Models, Profile, configured
+from el4ner_ray.commands.console import Quiet, Verbose, out, say
+from el4ner_ray.commands.options import AsJson, ConfigFile, Models, Profile, configured
 from el4ner_ray.engines import bundled
 from el4ner_ray.files import write_text
 
@@ -35,7 +35,9 @@ def plan(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="YAML file to write, for `annotate --config`.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the tables.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """How many replicas of each model, how fast, how long and for how much; starts nothing.
 
@@ -59,7 +61,9 @@ def plan(
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the tables.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """What is installed, what this machine has, which profiles it can run, what to do next; 1 if not the default one.
 
@@ -82,7 +86,9 @@ def doctor(
 
 
 def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """The bundled assets and whether they are ready.
 
@@ -108,6 +114,7 @@ def prepare_models(
         typer.Argument(metavar="[NAME]...", help="Default: all.", autocompletion=lambda: list(bundled.ASSETS)),
     ] = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Download, check and convert bundled assets.
 

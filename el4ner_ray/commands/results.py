@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from el4ner_ray.commands.console import Quiet, out, say
+from el4ner_ray.commands.console import Quiet, Verbose, out, say
+from el4ner_ray.commands.options import AsJson
 from el4ner_ray.files import write_text
 
 
 def evaluate(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Output folder of `el4ner annotate`.")],
     gold: Annotated[str, typer.Option(help="The same documents with their entities.")],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the numbers to this file, too; - prints them, and no table.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the numbers to.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Precision, recall and F1 of exact spans and types against gold: by type, and of each model and step.
 
@@ -27,7 +30,9 @@ def evaluate(
 
     evaluations = evaluate_run(directory, gold)
     content = json.dumps({name: evaluation.to_json() for name, evaluation in evaluations.items()}, indent=2)
-    if json_file == Path("-"):
+    if output is not None:
+        write_text(output, content, "--output")
+    if as_json:
         typer.echo(content)
         return
     for table in evaluation_tables(evaluations):
@@ -45,8 +50,6 @@ def evaluate(
         out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")
     if ensemble.ignored_documents:
         out.print(f"{ensemble.ignored_documents} annotated documents are not in the gold and do not count")
-    if json_file is not None:
-        write_text(json_file, content, "--json")
 
 
 def report(
@@ -56,6 +59,9 @@ def report(
         str | None, typer.Option(metavar="GOLD", help="The same documents with their entities: marks errors.")
     ] = None,
     sample: Annotated[int, typer.Option(min=0, help="Show the texts of at most so many documents.")] = 2000,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """One HTML file with a run's figures and its texts with their entities; it needs no network.
 
@@ -64,8 +70,11 @@ def report(
     from el4ner_ray.report.build import write_report
 
     written = write_report(directory, output, compare, sample)
-    shown, size = len(written.data.documents), output.stat().st_size / 1e6
-    out.print(f"report with the texts of {shown} of {written.total} documents, {size:.1f} MB: {output}")
+    shown, size = len(written.data.documents), output.stat().st_size
+    if as_json:
+        typer.echo(json.dumps({"documents": written.total, "shown": shown, "bytes": size, "output": str(output)}))
+    else:
+        out.print(f"report with the texts of {shown} of {written.total} documents, {size / 1e6:.1f} MB: {output}")
 
 
 def export(
@@ -82,7 +91,9 @@ def export(
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.")] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")] = False,
     language: Annotated[str, typer.Option(help="Of the texts; where sentences end in conll.")] = "en",
+    as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Write the annotations in a format that other tools read; docs/export.md says what each keeps.
 
@@ -91,6 +102,9 @@ def export(
     from el4ner_ray.export.registry import export_run
 
     summary = export_run(directory, format_, output, min_score=min_score, overwrite=overwrite, language=language)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary) | {"output": output}))
+        return
     for note in summary.notes:
         say(note)
     out.print(f"from {summary.documents} documents with {summary.entities} entities: {output}", soft_wrap=True)

@@ -110,6 +110,7 @@ def index(
     models: Models = None,
     method: Method = None,
     pool_spans: PoolSpans = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -120,8 +121,12 @@ def index(
     from el4ner_ray import job
 
     settings = configured(config, profile, models, {"method": method}, demonstrations={"pool_spans": pool_spans})
-    built = job.build_index(settings, pool, output, say=say)
-    out.print(f"index of {built['sentences']} sentences: {output}")
+    with redirect_stdout(sys.stderr):
+        built = job.build_index(settings, pool, output, say=say)
+    if as_json:
+        typer.echo(json.dumps(built | {"output": output}, indent=2, ensure_ascii=False))
+    else:
+        out.print(f"index of {built['sentences']} sentences: {output}")
 
 
 def serve(
@@ -136,6 +141,8 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     sentences: Annotated[int, typer.Option(min=1, help="Sentences in flight or waiting; 429 beyond.")] = 500,
     seconds: Annotated[float, typer.Option(min=0.1, help="What a request may take; 503 beyond.")] = 120.0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """An HTTP API and a page to try label sets on texts; EL4NER_API_KEY in the environment asks for a key.
 

@@ -156,7 +156,7 @@ def test_the_method_from_a_pool_of_sentences_with_spans_extracted_by_the_ensembl
     built_from = json.loads((output / "index" / "index.json").read_text())
     assert built_from["pool_spans"] == "extracted"
     assert set(built_from["models"]) == {"fake-a", "fake-b", "fake-c"}
-    measured = el4ner("evaluate", output, "--gold", ROOT / "examples" / "gold.jsonl", "--json", tmp_path / "f1.json")
+    measured = el4ner("evaluate", output, "--gold", ROOT / "examples" / "gold.jsonl", "--output", tmp_path / "f1.json")
     assert measured.returncode == 0, measured.stderr
     assert "all types" in measured.stdout
     assert 0 <= json.loads((tmp_path / "f1.json").read_text())["ensemble"]["micro"]["f1"] < 1

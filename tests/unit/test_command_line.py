@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from el4ner_ray import cli, job
 from el4ner_ray.engines import bundled
@@ -18,6 +20,7 @@ from el4ner_ray.export.registry import FORMATS
 from tests.conftest import ROOT, write_jsonl
 from tests.unit.test_report import document, write_run
 
+GROUP = cast(TyperGroup, get_command(cli.app))
 RUN: dict[str, Any] = {"documents": {"total": 4, "ok": 3, "partial": 0, "failed": 1}, "stages": {}, "name": "Zürich"}
 
 
@@ -83,14 +86,45 @@ def test_evaluation_and_models_as_json(
 ) -> None:
     run = write_run(tmp_path / "run", [document("1", "Oslo")])
     gold = write_jsonl(tmp_path / "gold.jsonl", [{"id": "1", "text": "Oslo", "entities": []}])
-    assert call(monkeypatch, "evaluate", run, "--gold", gold, "--json", "-") == 0
+    assert call(monkeypatch, "evaluate", run, "--gold", gold, "--json") == 0
     printed = capsys.readouterr().out
     assert "ensemble" in json.loads(printed)
-    assert call(monkeypatch, "evaluate", run, "--gold", gold, "--json", tmp_path / "f1.json") == 0
+    assert call(monkeypatch, "evaluate", run, "--gold", gold, "-o", tmp_path / "f1.json") == 0
     assert "all types" in capsys.readouterr().out
     assert (tmp_path / "f1.json").read_text() == printed.rstrip("\n")
     assert call(monkeypatch, "models", "list", "--json") == 0
     assert [asset["name"] for asset in json.loads(capsys.readouterr().out)] == list(bundled.ASSETS)
+
+
+def test_reports_and_exports_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, html = write_run(tmp_path / "run", [document("1", "Oslo"), document("2", "Bergen")]), tmp_path / "r.html"
+    assert call(monkeypatch, "report", run, "-o", html, "--sample", 1, "--json") == 0
+    size = html.stat().st_size
+    assert json.loads(capsys.readouterr().out) == {"documents": 2, "shown": 1, "bytes": size, "output": str(html)}
+    assert call(monkeypatch, "export", run, "-o", tmp_path / "e.jsonl", "--format", "jsonl", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"documents": 2, "entities": 0, "notes": [], "output": str(tmp_path / "e.jsonl")}
+
+
+COMMANDS = {
+    " ".join(path): command
+    for path, command in [
+        *(((name,), command) for name, command in GROUP.commands.items() if name != "models"),
+        *((("models", name), command) for name, command in cast(TyperGroup, GROUP.commands["models"]).commands.items()),
+    ]
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_are_the_same_everywhere(name: str) -> None:
+    offered = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    wanted = {"--quiet", "-q", "--verbose", "-v", "--json"}
+    # What has no result, but only an effect.
+    effects = {"serve": {"--json"}, "models prepare": {"--json"}}
+    assert wanted & offered == wanted - effects.get(name, set())
+    assert ("--output" in offered) == ("-o" in offered)
 
 
 @pytest.mark.parametrize(
