@@ -11,7 +11,8 @@ import pytest
 from selenium.webdriver import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.integration.test_report_browser import CHROMIUM, DRIVER, FOREIGN, Browser
+from tests.browser import CHROMIUM, DRIVER, Browser
+from tests.integration.test_report_browser import FOREIGN
 from tests.serving import Server, served
 from tests.unit.test_report import HOSTILE
 
