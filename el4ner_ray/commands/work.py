@@ -148,8 +148,9 @@ def serve(
 
     Example: `el4ner serve --profile fake`, then open http://127.0.0.1:8000/
     """
-    from el4ner_ray.serve.application import Address, run
+    from el4ner_ray.serve.application import run
     from el4ner_ray.serve.limits import Limits
+    from el4ner_ray.serve.listening import Address
 
     settings = configured(config, profile, models, {"method": method})
     run(settings, pool, Address(host, port), Limits(sentences=sentences, seconds=seconds), say)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from starlette.exceptions import HTTPException
 from el4ner_ray.errors import El4nerError
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, ErrorResponse, Health, Model, Models
 from el4ner_ray.serve.metrics import Metrics
-from el4ner_ray.serve.middleware import BodyLimit, Observed
+from el4ner_ray.serve.middleware import CLIENT_GONE, BodyLimit, Observed
 from el4ner_ray.serve.page import Page
 from el4ner_ray.serve.problems import problem_of
 from el4ner_ray.serve.service import Service
@@ -66,7 +67,7 @@ def create_app(service: Service, metrics: Metrics, health: HealthCheck, key: byt
         """Entities of each text, with who found them and who voted for what; whole, or sentence by sentence."""
         if body.stream or NDJSON in request.headers.get("accept", ""):
             return StreamingResponse(await service.stream(body), media_type=NDJSON)
-        return Response(await service.answer(body), media_type="application/json")
+        return await _unless_gone(request, service.answer(body))
 
     @app.get("/v1/models", responses={401: _PROBLEMS[401]}, dependencies=guarded)
     async def models() -> Models:
@@ -103,6 +104,24 @@ def create_app(service: Service, metrics: Metrics, health: HealthCheck, key: byt
     app.add_middleware(BodyLimit, limit=service.limits.body_bytes)
     app.add_middleware(Observed, metrics=metrics)
     return app
+
+
+async def _unless_gone(request: Request, answering: Coroutine[Any, Any, bytes]) -> Response:
+    """The answer; or no further work for a client that has gone away."""
+    answer, gone = asyncio.create_task(answering), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return Response(answer.result(), media_type="application/json")
+        return Response(status_code=CLIENT_GONE)
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _guard(key: bytes | None) -> Callable[..., Awaitable[None]]:

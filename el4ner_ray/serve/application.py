@@ -1,15 +1,14 @@
-"""The server on Ray: engines, one replica of the API on them, Serve's HTTP proxy before it; and the end of all."""
+"""The server on Ray: engines, one replica of the API on them that listens itself; and the end of all."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import socket
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from fastapi import FastAPI
@@ -29,6 +28,7 @@ from el4ner_ray.pool import open_pool
 from el4ner_ray.serve.annotator import Annotator, ServedPool
 from el4ner_ray.serve.api import create_app, key_digest
 from el4ner_ray.serve.limits import Limits
+from el4ner_ray.serve.listening import Address, Listener
 from el4ner_ray.serve.metrics import Metrics
 from el4ner_ray.serve.service import Service
 
@@ -51,33 +51,8 @@ _CHEAP_CALLS = {
 }
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where the server listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return f"http://{shown}:{self.port}"
-
-    def check(self) -> None:
-        """Raise UsageError when nothing can listen there; Ray Serve would say so a minute later."""
-        try:
-            family, kind, protocol, _, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-        except OSError as error:
-            raise UsageError(
-                f"--host {self.host} --port {self.port}: {error.strerror}; "
-                "name a free port, and an address of this machine"
-            ) from None
-
-
 class Api:
-    """The replica: stages over requests, on the engines of the Ray job that started it."""
+    """Stages over requests, on the engines of the Ray job that started it."""
 
     def __init__(self, config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None, job: str) -> None:
         """`job` is the id of the Ray job whose engines are asked."""
@@ -86,14 +61,35 @@ class Api:
         annotator = Annotator(config, pool, ServedEnsemble(config, job))
         self._service = Service(annotator, limits, self._metrics)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve when the replica has started."""
+    def app(self) -> FastAPI:
+        """What answers HTTP."""
         return create_app(self._service, self._metrics, self._states, self._key)
+
+    # Called by Serve when a replica behind its HTTP proxy has started.
+    __serve_build_asgi_app__ = app
 
     async def _states(self) -> dict[str, str]:
         applications = (await asyncio.to_thread(serve.status)).applications
         found = {name: applications.get(application_name(name, self._job)) for name in self._config.model_names}
         return {name: state.status.value if state else "NOT_STARTED" for name, state in found.items()}
+
+
+class ListeningApi(Api):
+    """The same, which takes its requests itself: Ray Serve's HTTP proxy is left out."""
+
+    async def __init__(self, address: Address, *of_api: Any) -> None:  # type: ignore[misc]
+        """`of_api`: what Api takes. Raises UsageError when nothing can listen there."""
+        super().__init__(*of_api)
+        self._listener = Listener(self.app(), address, _SECONDS_TO_FINISH)
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises or hangs."""
+        if not self._listener.is_open:
+            raise FatalError("the API does not listen any more")
+
+    async def __del__(self) -> None:
+        """Called by Serve when the replica stops in good order."""
+        await self._listener.close()
 
 
 def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Limits, say: Say) -> None:
@@ -105,18 +101,13 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
     if config.method == "calibrated" and not pool_folder:
         raise UsageError("method: calibrated is learnt from a pool; name its index with --pool, or use --method paper")
     pool = served_pool(config, pool_folder) if pool_folder else None
-    address.check()
+    address.bound().close()  # else Ray Serve would say so a minute later
     key = api_key()
     labels = pool.labels if pool else config.labels or {}
     with cluster.session():
         try:
-            serve.start(
-                proxy_location="HeadOnly",
-                http_options={"host": address.host, "port": address.port},
-                logging_config={"log_level": "WARNING", "enable_access_log": False},
-            )
             serving.start(config, Prompts(config.prompts, labels).prefix, say).wait()
-            _deploy(config, pool, limits, key)
+            _deploy(address, config, pool, limits, key)
             _check_reachable(address)
             say(f"listening on {address}{'' if key else f'; anybody who reaches it may ask ({API_KEY} is not set)'}")
             _wait()
@@ -156,34 +147,43 @@ def _name() -> str:
 
 
 def api_deployment() -> Deployment:
-    """One replica of the API; bind it to the arguments of `Api`."""
-    return serve.deployment(serve.ingress()(Api)).options(
-        name="api",
-        num_replicas=1,
-        max_ongoing_requests=_ONGOING_REQUESTS,
-        graceful_shutdown_timeout_s=_SECONDS_TO_FINISH,
-        graceful_shutdown_wait_loop_s=0.2,  # as of the engines
-        max_constructor_retry_count=1,
-        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": _CHEAP_CALLS}},
-    )
+    """One replica of the API behind Serve's HTTP proxy; bind it to the arguments of `Api`."""
+    return serve.deployment(serve.ingress()(Api)).options(**_options({"num_cpus": 0.1}))
 
 
-def _deploy(config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None) -> None:
-    job = ray.get_runtime_context().get_job_id()
+def listening_deployment(node: str) -> Deployment:
+    """One replica of the API, on the node of this id; bind it to the arguments of `ListeningApi`."""
+    # A head that offers no cores to stages may be told to serve.
+    here = {"num_cpus": 0, "label_selector": {"ray.io/node-id": node}}
+    return serve.deployment(ListeningApi).options(**_options(here))
+
+
+def _options(actor: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "api",
+        "num_replicas": 1,
+        "max_ongoing_requests": _ONGOING_REQUESTS,
+        "graceful_shutdown_timeout_s": _SECONDS_TO_FINISH + 2,
+        "graceful_shutdown_wait_loop_s": 0.2,  # as of the engines
+        "max_constructor_retry_count": 1,
+        "ray_actor_options": actor | {"runtime_env": {"env_vars": _CHEAP_CALLS}},
+    }
+
+
+def _deploy(address: Address, config: JobConfig, pool: ServedPool | None, limits: Limits, key: bytes | None) -> None:
+    here = ray.get_runtime_context()
+    api = listening_deployment(here.get_node_id()).bind(address, config, pool, limits, key, here.get_job_id())
     try:
-        serve.run(api_deployment().bind(config, pool, limits, key, job), name=_name(), route_prefix="/")
+        serve.run(api, name=_name(), route_prefix=None)
     except RuntimeError as error:
         raise FatalError(f"the API does not start: {error}") from error
 
 
 def _check_reachable(address: Address) -> None:
-    # A cluster has one HTTP proxy: if its Serve was started before, this host and port are ignored.
     try:
         urllib.request.urlopen(f"{address}/v1/health", timeout=60).close()
     except OSError as error:
-        raise FatalError(
-            f"{address} does not answer ({error}); where Ray Serve runs already, name the port that it listens on"
-        ) from error
+        raise FatalError(f"{address} does not answer ({error}); name an address of this machine with --host") from error
 
 
 def _stop(config: JobConfig, *, wait: bool) -> None:

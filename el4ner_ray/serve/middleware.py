@@ -10,6 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from el4ner_ray.serve.metrics import Metrics
 
+# As nginx counts clients that did not wait for their answer.
+CLIENT_GONE = 499
+
 
 class BodyLimit:
     """Reads no more of a body than is allowed: 413 beyond, also where a client does not tell the length."""
@@ -49,7 +52,7 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, began = 499, time.perf_counter()  # unless an answer starts, the client went away
+        status, began = CLIENT_GONE, time.perf_counter()  # unless an answer starts
 
         async def seen(message: Message) -> None:
             nonlocal status
