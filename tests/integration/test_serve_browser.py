@@ -27,8 +27,10 @@ TEXT = "👩‍👩‍👧 Anna Berg met Ben in Oslo. Then 王小明 left.\r\nIt
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a key and without a pool."""
-    with served(tmp_path_factory.mktemp("serve"), key=KEY) as running:
+    """A server with a key and without a pool, whose engines take their time."""
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "job.yaml").write_text("fake: {latency_ms: 150}\n")
+    with served(folder, "--config", folder / "job.yaml", key=KEY) as running:
         yield running
 
 
@@ -103,6 +105,34 @@ def test_each_step_is_shown(page: Browser, server: Server) -> None:
     for number, name in enumerate(page.texts(".passage h3")):
         found = page.script(f"return passages[{number}].marks.map((_, n) => surfaceOf(passages[{number}], n))")
         assert sorted(found) == sorted(e["text"] for e in kept + dropped if name in e["extracted_by"])
+
+
+# Which step is shown, and whether it has marks, each time that this changes.
+WATCH = """
+    window.seen = [];
+    new MutationObserver(() => {
+        const step = document.querySelector("#steps [aria-pressed='true']")?.dataset.step;
+        if (!step) return;
+        const now = `${step} ${document.querySelector("#passages .mark") !== null}`;
+        if (seen.at(-1) !== now) seen.push(now);
+    }).observe(document.querySelector("main"), { subtree: true, childList: true, attributes: true });
+"""
+
+
+def test_steps_appear_as_they_are_done(page: Browser) -> None:
+    page.script(WATCH)
+    annotate(page, "Anna met Ben in Oslo.")
+    assert page.script("return seen") == ["models false", "models true", "vote true", "result true"]
+
+
+def test_asking_can_be_stopped(page: Browser) -> None:
+    fill(page.one("#text"), "Anna met Ben in Oslo. " * 200)
+    page.one("#go").click()
+    page.until(lambda: page.one("#stop").is_displayed() and page.all("#passages .mark"))
+    page.one("#stop").click()
+    page.until(lambda: page.one("#progress").text == "Stopped.")
+    assert page.one("#go").is_enabled()
+    assert page.all("#passages .mark")
 
 
 def test_the_card_tells_the_votes(page: Browser) -> None:
