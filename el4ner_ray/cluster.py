@@ -30,6 +30,11 @@ _OBJECT_STORE_BYTES = 1 << 30
 # output was written by a new process, which imports for a second first (36 processes instead of 18 over 200 sentences).
 _IDLE_MILLISECONDS = 60_000
 
+# What Ray does beside the work counts where cores are few. Serve's controller looks round ten times a second, and the
+# dashboard has ten processes: without, some 15 s of CPU a minute beside the engines instead of 27 (two cores, Zen 3).
+_SECONDS_BETWEEN_CONTROLS = 0.5
+_CORES_FOR_A_DASHBOARD = 5
+
 # Ray 2.60 gives a node 30 s to start (a constant in `ray/_private/node.py`), its dashboard 60, each part of it and the
 # node's agent 30. Where two cores are busy with another run, that is too little, and the run ends with Ray's own error.
 _SECONDS_TO_START, _TRIES_TO_START = 90, 3
@@ -61,6 +66,7 @@ def session() -> Iterator[None]:
     local = not os.environ.get("RAY_ADDRESS")
     if local:
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_IDLE_MILLISECONDS))
+        os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", str(_SECONDS_BETWEEN_CONTROLS))
         end_leftovers()
         os.environ[orphans.MARK] = orphans.this_driver().mark
     try:
@@ -116,15 +122,16 @@ def _join(local: bool) -> None:
 
 def _start(job: JobConfig) -> None:
     """A session on this machine. A raylet ends itself when its agent has not started after 30 s: then another try."""
+    cores = len(os.sched_getaffinity(0))
     for tries_left in reversed(range(_TRIES_TO_START)):
         try:
             with patient_start():
                 ray.init(
                     address="local",
                     job_config=job,
-                    num_cpus=max(2, len(os.sched_getaffinity(0))),
+                    num_cpus=max(2, cores),
                     object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
-                    include_dashboard=True,
+                    include_dashboard=cores >= _CORES_FOR_A_DASHBOARD,
                     dashboard_host="127.0.0.1",
                     log_to_driver=False,
                     logging_level=logging.WARNING,
