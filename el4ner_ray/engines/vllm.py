@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
+from importlib.metadata import entry_points
 from typing import Any
 
 from el4ner_ray.config import ModelConfig
 from el4ner_ray.core.prompting import messages, running_text
+from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.bundled import resolve
 from el4ner_ray.errors import FatalError, RetryableError
@@ -43,11 +46,25 @@ def cpu_dtype() -> str:
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
+def check_plugin() -> None:
+    """Raise FatalError where the environment switches batch invariance on and vLLM would not load its plugin."""
+    allowed = os.environ.get("VLLM_PLUGINS")
+    found = {plugin.value: plugin.name for plugin in entry_points(group="vllm.general_plugins")}
+    name = found.get(f"{batch_invariance.__name__}:register")
+    loaded = name is not None and (allowed is None or name in allowed.split(","))
+    if os.environ.get(batch_invariance.SWITCH) and not loaded:
+        raise FatalError(
+            f"vLLM does not load the plugin {batch_invariance.__name__}: install el4ner-ray anew where engines run, "
+            "or name el4ner_batch_invariance in VLLM_PLUGINS"
+        )
+
+
 class VllmEngine:
     """Answers requests with one model. Loading takes 20 to 60 s; a second instance needs its own memory."""
 
     def __init__(self, model: ModelConfig) -> None:
         """Load the model; raises FatalError when vLLM cannot."""
+        check_plugin()
         # Imported here: vllm takes 10 s to import, reads its environment variables on import, and driver and stages
         # never need it.
         from vllm.engine.arg_utils import AsyncEngineArgs
