@@ -5,7 +5,7 @@
 Loads follow each other on one server: so many clients that each send one sentence after another, and sentences that
 arrive at random, so many a second, whatever became of those before. The engines alone would take the latency of every
 stage's calls, which wait for those of the stage before; what a request takes longer is the overhead: HTTP, Ray Serve's
-proxy and handles, the stages, and waiting for a core. The client runs on the same machine, so its work counts, too.
+handles, the stages, and waiting for a core. The client runs on the same machine, so its work counts, too.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def kind(command: list[str]) -> str:
     title = command[0] if command else ""
     if title.startswith("ray::ServeReplica"):
         return "api" if title.split(":")[-1].split(".")[0] == "api" else "engines"
-    return "proxy" if "ProxyActor" in title else "rest of Ray"
+    return "rest of Ray"
 
 
 def busy_seconds() -> float:

@@ -111,9 +111,9 @@ async def _unless_gone(request: Request, answering: Coroutine[Any, Any, bytes]) 
     answer, gone = asyncio.create_task(answering), asyncio.create_task(_gone(request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return Response(answer.result(), media_type="application/json")
-        return Response(status_code=CLIENT_GONE)
+        if not answer.done() and gone.exception() is None:
+            return Response(status_code=CLIENT_GONE)
+        return Response(await answer, media_type="application/json")
     finally:
         answer.cancel()
         gone.cancel()

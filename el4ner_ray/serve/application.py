@@ -35,7 +35,7 @@ from el4ner_ray.serve.service import Service
 API_KEY = "EL4NER_API_KEY"
 Say = Callable[[str], None]
 
-# The limits count sentences; what Serve lets through beside them are requests that are answered at once.
+# The limits count sentences; what Serve's proxy lets through beside them are requests that are answered at once.
 _ONGOING_REQUESTS = 1000
 # What is in flight when the server is told to stop may finish within so many seconds.
 _SECONDS_TO_FINISH = 20
@@ -80,7 +80,7 @@ class ListeningApi(Api):
     async def __init__(self, address: Address, *of_api: Any) -> None:  # type: ignore[misc]
         """`of_api`: what Api takes. Raises UsageError when nothing can listen there."""
         super().__init__(*of_api)
-        self._listener = Listener(self.app(), address, _SECONDS_TO_FINISH)
+        self._listener = await Listener.open(self.app(), address, _SECONDS_TO_FINISH)
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica when this raises or hangs."""
@@ -89,6 +89,7 @@ class ListeningApi(Api):
 
     async def __del__(self) -> None:
         """Called by Serve when the replica stops in good order."""
+        self._service.finish_within(_SECONDS_TO_FINISH - 2)  # what it then says still arrives
         await self._listener.close()
 
 
@@ -101,7 +102,11 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
     if config.method == "calibrated" and not pool_folder:
         raise UsageError("method: calibrated is learnt from a pool; name its index with --pool, or use --method paper")
     pool = served_pool(config, pool_folder) if pool_folder else None
-    address.bound().close()  # else Ray Serve would say so a minute later
+    if not os.environ.get("RAY_ADDRESS"):
+        # Else Ray Serve would say so a minute later. On a cluster, a killed job's API may have the port until the
+        # engines start, which ends it.
+        cluster.end_leftovers()
+        address.bound().close()
     key = api_key()
     labels = pool.labels if pool else config.labels or {}
     with cluster.session():

@@ -13,6 +13,8 @@ from el4ner_ray.errors import UsageError
 
 # As in Ray Serve's proxy; uvicorn's 5 s cut off clients that pause between two requests.
 _KEEP_ALIVE_SECONDS = 90
+# Beyond them uvicorn answers 503 by itself. What requests hold is bounded long before, by sentences.
+_CONNECTIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,10 @@ class Address:
 
 
 class Listener:
-    """Answers HTTP with an application until it is closed."""
+    """Answers HTTP with an application until it is closed; `open` makes one."""
 
-    def __init__(self, app: ASGIApp, address: Address, seconds_to_finish: int) -> None:
-        """Needs a running event loop. `seconds_to_finish`: what is in flight at the end is broken off after them.
-
-        Raises UsageError when nothing can listen there.
-        """
+    def __init__(self, app: ASGIApp, place: socket.socket, seconds_to_finish: int) -> None:
+        """Needs a running event loop. `seconds_to_finish`: what is in flight at the end is broken off after them."""
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -62,11 +61,27 @@ class Listener:
             access_log=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=seconds_to_finish,
+            limit_concurrency=_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
-        place = address.bound()
         place.listen()  # whoever comes before uvicorn has started waits
         self._serving = asyncio.create_task(self._server.serve([place]))
+
+    @classmethod
+    async def open(cls, app: ASGIApp, address: Address, seconds_to_finish: int) -> Listener:
+        """Listen. One before it that hangs has its port until it is killed, some seconds after its time to finish.
+
+        Raises UsageError when nothing can listen there.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 2 * seconds_to_finish
+        while True:
+            try:
+                return cls(app, address.bound(), seconds_to_finish)
+            except UsageError:
+                if loop.time() > end:
+                    raise
+            await asyncio.sleep(0.5)
 
     @property
     def is_open(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,8 @@ class Service:
         """All three are shared by all requests of the process."""
         self.annotator, self.limits, self._metrics = annotator, limits, metrics
         self._room = Room(limits.sentences)
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._stopping = False
         metrics.watch(lambda: self._room.taken)
 
     async def answer(self, request: AnnotateRequest) -> bytes:
@@ -86,6 +88,18 @@ class Service:
         task.add_done_callback(end)
         return _lines(task, lines)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are worked on."""
+        return len(self._deadlines)
+
+    def finish_within(self, seconds: float) -> None:
+        """What takes longer from now on ends as what exceeds `limits.seconds` does: the server stops."""
+        self._stopping = True
+        last = asyncio.get_running_loop().time() + seconds
+        for deadline in self._deadlines:
+            deadline.reschedule(min(deadline.when() or last, last))
+
     async def _understood(self, request: AnnotateRequest) -> tuple[Recipe, list[Sentence]]:
         shown = [demonstration.labelled(number) for number, demonstration in enumerate(request.demonstrations)]
         recipe = self.annotator.recipe(request.labels, shown, request.method)
@@ -113,16 +127,27 @@ class Service:
                 return await self._annotated_group(work, group)
 
         try:
-            async with asyncio.timeout(self.limits.seconds), asyncio.TaskGroup() as tasks:
+            async with self._bounded(), asyncio.TaskGroup() as tasks:
                 starts = range(0, len(work.sentences), size)
                 groups = [tasks.create_task(in_turn(work.sentences[start : start + size])) for start in starts]
         except TimeoutError:
             raise DeadlineError(
-                f"the texts were not annotated within {self.limits.seconds:g} s; send fewer, or try again later"
+                "the server is being stopped; try again later"
+                if self._stopping
+                else f"the texts were not annotated within {self.limits.seconds:g} s; send fewer, or try again later"
             ) from None
         results = [result for group in groups for result in group.result()]
         self._metrics.annotated(len(results), sum(len(result.entities) for result in results))
         return results
+
+    @asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(self.limits.seconds) as deadline:
+            self._deadlines.add(deadline)
+            try:
+                yield
+            finally:
+                self._deadlines.remove(deadline)
 
     async def _annotated_group(self, work: Work, group: Sequence[Sentence]) -> list[SentenceResult]:
         async for stage, table in self.annotator.steps(work.recipe, group):

@@ -62,6 +62,12 @@ def refused(answer: httpx.Response, status: int, code: str) -> None:
     assert answer.json()["error"]["code"] == code
 
 
+def replicas(server: Server) -> list[psutil.Process]:
+    """The processes of Ray Serve's replicas."""
+    started = psutil.Process(server.process.pid).children(recursive=True)
+    return [process for process in started if process.cmdline()[:1] and "ServeReplica" in process.cmdline()[0]]
+
+
 def in_flight(client: httpx.Client) -> float:
     (value,) = re.findall(r"^el4ner_sentences_in_flight (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(value)
@@ -80,12 +86,11 @@ def test_health_and_models(client: httpx.Client) -> None:
 
 
 def test_replicas_answer_nobody_without_rays_token(server: Server) -> None:
-    started = psutil.Process(server.process.pid).children(recursive=True)
-    replicas = [process for process in started if process.cmdline()[:1] and "ServeReplica" in process.cmdline()[0]]
-    assert len(replicas) == 4  # three engines and the API
+    running = replicas(server)
+    assert len(running) == 4  # three engines and the API
     # What the API sends: pickled, so that whoever is let in runs code there.
     call = serve_pb2.ASGIRequest(pickled_request_metadata=pickle.dumps(None))
-    for process in replicas:
+    for process in running:
         answers = set()
         for listening in (c.laddr for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN):
             channel = grpc.insecure_channel(f"127.0.0.1:{listening.port}")
@@ -217,6 +222,20 @@ def test_metrics(client: httpx.Client) -> None:
     for status in (200, 401, 413, 422, 429):
         assert f'el4ner_http_requests_total{{path="/v1/annotate",status="{status}"}}' in text
     assert float(re.findall(r"^el4ner_sentences_total (\S+)$", text, re.MULTILINE)[0]) >= 400
+
+
+def test_an_api_that_is_killed_comes_back(server: Server, client: httpx.Client) -> None:
+    [api] = [process for process in replicas(server) if re.search(r":api(\.|$)", process.cmdline()[0])]
+    api.kill()
+
+    def answers() -> bool:
+        try:
+            return client.get("/v1/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers)
+    assert client.post("/v1/annotate", json={"texts": ["Anna left Oslo."]}).status_code == 200
 
 
 def test_sigterm_lets_what_is_in_flight_finish_and_leaves_nothing(server: Server, client: httpx.Client) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from el4ner_ray.config import load
-from el4ner_ray.engines.base import Completion, Request
+from el4ner_ray.engines.base import Completion, Ensemble, Request
 from el4ner_ray.errors import UsageError
 from el4ner_ray.serve.annotator import Annotator
 from el4ner_ray.serve.api import create_app
@@ -48,7 +50,7 @@ class Waiting:
 @asynccontextmanager
 async def client_of(app: ASGIApp, seconds_to_finish: int = 20) -> AsyncIterator[tuple[httpx.AsyncClient, Listener]]:
     address = Address("127.0.0.1", free_port())
-    listener = Listener(app, address, seconds_to_finish)
+    listener = await Listener.open(app, address, seconds_to_finish)
     async with httpx.AsyncClient(base_url=str(address), timeout=30) as client:
         yield client, listener
     await listener.close()
@@ -90,33 +92,108 @@ def test_what_takes_too_long_at_the_end_is_broken_off() -> None:
             await waiting.asked.wait()
             await listener.close()
             assert waiting.ended.is_set()
-            await asyncio.wait([asking])
+            assert (await asking).status_code == 500
 
     asyncio.run(use())
 
 
-def test_nobody_works_for_a_client_that_has_gone_away() -> None:
+def served(ensemble: Ensemble) -> tuple[ASGIApp, Service]:
+    config, metrics = load(profile="fake"), Metrics()
+    service = Service(Annotator(config, None, ensemble), Limits(), metrics)
+
+    async def health() -> dict[str, str]:
+        return {}
+
+    return create_app(service, metrics, health, None), service
+
+
+BODY = {"texts": ["Anna left Oslo."], "labels": {"person": "people"}}
+
+
+def test_who_is_broken_off_at_the_end_is_told() -> None:
+    async def use() -> tuple[httpx.Response, httpx.Response]:
+        waiting = Waiting()
+        app, service = served(waiting)
+        async with client_of(app) as (client, listener):
+            whole = asyncio.create_task(client.post("/v1/annotate", json=BODY))
+            stream = asyncio.create_task(client.post("/v1/annotate", json=BODY | {"stream": True}))
+            while service.in_flight < 2:
+                await asyncio.sleep(0)
+            service.finish_within(0.1)
+            await listener.close()
+            return await whole, await stream
+
+    whole, stream = asyncio.run(use())
+    assert whole.status_code == 503
+    assert "is being stopped" in whole.json()["error"]["message"]
+    *_, last = map(json.loads, stream.text.splitlines())
+    assert (last["kind"], last["error"]["code"]) == ("error", "deadline")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nobody_works_for_a_client_that_has_gone_away(stream: bool) -> None:
     async def use() -> str:
-        waiting, metrics, config = Waiting(), Metrics(), load(profile="fake")
-        service = Service(Annotator(config, None, waiting), Limits(), metrics)
-
-        async def health() -> dict[str, str]:
-            return {}
-
-        async with client_of(create_app(service, metrics, health, None)) as (client, _):
-            body = {"texts": ["Anna left Oslo."], "labels": {"person": "people"}}
-            asking = asyncio.create_task(client.post("/v1/annotate", json=body))
+        waiting = Waiting()
+        app, service = served(waiting)
+        async with client_of(app) as (client, _):
+            asking = asyncio.create_task(client.post("/v1/annotate", json=BODY | {"stream": stream}))
             await waiting.asked.wait()
             asking.cancel()
             await waiting.ended.wait()
             assert not waiting.go.is_set()
-            # Two more requests on the way: the first one's end is counted before they are answered.
+            while service.in_flight:
+                await asyncio.sleep(0)
+            # The first one's end is counted before the second of these is answered.
             await client.get("/v1/models")
             return (await client.get("/metrics")).text
 
     told = asyncio.run(use())
-    assert re.search(r'^el4ner_http_requests_total{path="/v1/annotate",status="499"} 1.0$', told, re.MULTILINE)
-    assert re.search(r"^el4ner_sentences_in_flight 0.0$", told, re.MULTILINE)
+    # A stream's status has been sent when its client goes away.
+    status = 200 if stream else 499
+    assert re.search(rf'^el4ner_http_requests_total{{path="/v1/annotate",status="{status}"}} 1.0$', told, re.MULTILINE)
+
+
+def test_a_request_whose_body_breaks_is_answered_all_the_same() -> None:
+    """What Serve's proxy raises where it cannot tell whether the client is there."""
+
+    async def use() -> int:
+        waiting, sent = Waiting(), []
+        waiting.go.set()
+        app, _ = served(waiting)
+        body = iter([{"type": "http.request", "body": json.dumps(BODY).encode()}])
+
+        async def receive() -> Any:
+            for message in body:
+                return message
+            raise RuntimeError("the proxy does not answer")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/annotate", "query_string": b"", "headers": headers}
+        await app(
+            scope | {"http_version": "1.1", "scheme": "http", "server": ("x", 1), "client": ("y", 2)}, receive, send
+        )
+        return int(sent[0]["status"])
+
+    assert asyncio.run(use()) == 200
+
+
+def test_the_port_of_one_that_hangs_is_waited_for() -> None:
+    async def use() -> bool:
+        address = Address("127.0.0.1", free_port())
+        with address.bound() as taken:
+            taken.listen()
+            opening = asyncio.create_task(Listener.open(Waiting(), address, 20))
+            await asyncio.wait([opening], timeout=0.1)
+            assert not opening.done()
+        listener = await opening
+        is_open = listener.is_open
+        await listener.close()
+        return is_open
+
+    assert asyncio.run(use())
 
 
 def test_a_taken_port_is_told() -> None:
