@@ -141,7 +141,6 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     sentences: Annotated[int, typer.Option(min=1, help="Sentences in flight or waiting; 429 beyond.")] = 500,
     seconds: Annotated[float, typer.Option(min=0.1, help="What a request may take; 503 beyond.")] = 120.0,
-    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """An HTTP API and a page to try label sets on texts; EL4NER_API_KEY in the environment asks for a key.
