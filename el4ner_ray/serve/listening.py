@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from el4ner_ray.errors import UsageError
 
@@ -73,15 +74,16 @@ class Listener:
 
         Raises UsageError when nothing can listen there.
         """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + 2 * seconds_to_finish
-        while True:
-            try:
+        patiently = AsyncRetrying(
+            stop=stop_after_delay(2 * seconds_to_finish),
+            wait=wait_fixed(0.5),
+            retry=retry_if_exception_type(UsageError),
+            reraise=True,
+        )
+        async for attempt in patiently:
+            with attempt:
                 return cls(app, address.bound(), seconds_to_finish)
-            except UsageError:
-                if loop.time() > end:
-                    raise
-            await asyncio.sleep(0.5)
+        raise AssertionError("unreachable: tenacity returns or raises")
 
     @property
     def is_open(self) -> bool:
