@@ -11,10 +11,11 @@ requirements: PYTHON is an interpreter that has it.
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,14 +129,14 @@ def looked_at(browser: Browser, page: Path) -> dict[str, Any]:
     browser.open(page)
     browser.driver.execute_async_script(_PAINTED)
     opened = time.perf_counter() - began
-    frames = sorted(browser.driver.execute_async_script(_SCROLL)) or [0.0]
+    frames = browser.driver.execute_async_script(_SCROLL) or [0.0]
     return {
         "MB": page.stat().st_size / 1e6,
         "s until painted": opened,
         "elements": browser.script("return document.querySelectorAll('*').length"),
         "screens scrolled": len(frames),
-        "ms a screen, median": frames[len(frames) // 2],
-        "ms a screen, most": frames[-1],
+        "ms a screen, median": statistics.median(frames),
+        "ms a screen, most": max(frames),
     }
 
 
@@ -194,7 +195,7 @@ def main(
             looks = [looked_at(browser, page) for _ in range(repeats)]
             results[name] = {
                 "s to write": written,
-                **{what: median([look[what] for look in looks]) for what in looks[0]},
+                **{what: statistics.median(look[what] for look in looks) for what in looks[0]},
                 f"scripts that ran, of {len(HOSTILE)}": scripts_that_ran(browser, write, out.absolute()),
                 f"texts kept, of {len(_MARKED)}": texts_kept(browser, write, out.absolute()),
             }
@@ -205,11 +206,6 @@ def main(
     for what in results["report"]:
         table.add_row(what, *(f"{result[what]:,.3g}" for result in results.values()))
     Console().print(table)
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle one."""
-    return sorted(values)[len(values) // 2]
 
 
 if __name__ == "__main__":
