@@ -6,10 +6,12 @@ says (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-var
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
@@ -25,6 +27,8 @@ from el4ner_ray.errors import UsageError
 from el4ner_ray.schema import Failure, Usage
 
 _RUN = "el4ner.run"
+# A collector takes milliseconds. OpenTelemetry tries one that does not answer for 10 s.
+_SECONDS_TO_EXPORT = 5
 _OF_USAGE = ("requests", "merged", "prompt_tokens", "cached_tokens", "generated_tokens", "seconds")
 
 
@@ -64,6 +68,8 @@ class StageSpans:
         self._stage, self._run = stage, run
         self._provider, self._ids = provider, ids
         self._tracer: Tracer = provider.get_tracer("el4ner_ray")
+        self._thread = ThreadPoolExecutor(1, "spans")
+        self._last_flush: asyncio.Future[bool] | None = None
 
     def record(
         self, document: str, part: int, began: int, ended: int, usage: Mapping[str, Usage], failures: Sequence[Failure]
@@ -93,9 +99,16 @@ class StageSpans:
             of_model.end(ended)
         span.end(ended)
 
-    def flush(self) -> None:
-        """Export what has not been exported yet."""
-        self._provider.force_flush()
+    async def export(self) -> None:
+        """Export what was recorded: nothing waits for an actor's end, so what it held until then would be lost.
+
+        Returns without it when the exporter is slow, which then goes on beside the stage.
+        """
+        if self._last_flush and not self._last_flush.done():
+            return
+        flush = asyncio.get_running_loop().run_in_executor(self._thread, self._provider.force_flush)
+        await asyncio.wait([flush], timeout=_SECONDS_TO_EXPORT)
+        self._last_flush = flush
 
 
 def of_stage(stage: str) -> StageSpans | None:

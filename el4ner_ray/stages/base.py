@@ -108,11 +108,6 @@ class Stage(ABC):
     def _spans(self) -> tracing.StageSpans | None:
         return tracing.of_stage(self.name)
 
-    def __del__(self) -> None:
-        """Called by Ray Data when the actor stops in good order."""
-        if spans := self.__dict__.get("_spans"):
-            spans.flush()
-
     @abstractmethod
     async def run(self, batch: Batch) -> Sequence[Any]:
         """One record of `writes` for each row of the batch, in order."""
@@ -129,7 +124,7 @@ class Stage(ABC):
                 raise
         if len(records) != table.num_rows:
             raise AssertionError(f"stage {self.name}: {len(records)} records for {table.num_rows} rows")
-        self._tell(batch, documents, began)
+        await self._tell(batch, documents, began)
         if schema.PADDING in table.column_names:
             table = table.drop_columns([schema.PADDING])
         table = table.append_column(self.writes.name, self.writes.encode(records))
@@ -137,7 +132,7 @@ class Stage(ABC):
         table = table.append_column(usage.name, usage.encode([dict(ledger.usage) for ledger in batch.ledgers]))
         return table.append_column(failures.name, failures.encode([ledger.failures for ledger in batch.ledgers]))
 
-    def _tell(self, batch: Batch, documents: list[str], began: int) -> None:
+    async def _tell(self, batch: Batch, documents: list[str], began: int) -> None:
         """Metrics, log lines and spans of a batch with these documents that began so many ns after 1970."""
         ended = time.time_ns()
         self._metrics.count(*spent(batch.ledgers), rows=batch.table.num_rows)
@@ -146,3 +141,5 @@ class Stage(ABC):
             logs.tell_failures(document, part, ledger.failures)
             if self._spans:
                 self._spans.record(document, part, began, ended, dict(ledger.usage), ledger.failures)
+        if self._spans:
+            await self._spans.export()

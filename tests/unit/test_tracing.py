@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from ray.data import DataContext
@@ -13,7 +17,9 @@ from el4ner_ray import tracing
 from el4ner_ray.config import load
 from el4ner_ray.errors import UsageError
 from el4ner_ray.job import check_assets
+from el4ner_ray.parts import table_of_parts
 from el4ner_ray.schema import Failure, Usage
+from el4ner_ray.stages.segment import Segment
 
 STAGES = ("segment", "extract", "verify")
 SPENT = {"a": Usage(requests=2, cached_tokens=64), "b": Usage(requests=1)}
@@ -34,6 +40,30 @@ def recorded(stage: str, documents: list[str], failures: list[Failure] | None = 
     for document in documents:
         spans.record(document, 0, 1_000, 9_000, SPENT, failures or [])
     return list(exporter.get_finished_spans())
+
+
+class Collector(InMemorySpanExporter):
+    """Takes spans once it is `open`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.open.wait()
+        return super().export(spans)
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Where the spans of this process's stages go, behind OpenTelemetry's queue."""
+    collector, ids = Collector(), tracing._TraceIds()
+    provider = TracerProvider(id_generator=ids)
+    provider.add_span_processor(BatchSpanProcessor(collector, schedule_delay_millis=3_600_000))
+    monkeypatch.setattr(tracing, "_provider", lambda: (provider, ids))
+    yield collector
+    collector.open.set()
+    provider.shutdown()
 
 
 def traces(spans: list[ReadableSpan]) -> set[int]:
@@ -96,6 +126,40 @@ def test_a_span_has_the_time_of_the_batch_and_the_costs_of_the_document() -> Non
         assert told["el4ner.failures"] == 1
         assert span.status.status_code == status
         assert "secret" not in span.to_json()
+
+
+async def segmented(stage: Segment) -> None:
+    await stage(table_of_parts(["d1"], [0], [0], ["Ann met Bo."], [None], batch=0))
+
+
+def test_spans_are_exported_before_the_rows_go_on(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Once they were exported when the actor ended, which nobody waits for: the end of the run took them along.
+    collector.open.set()
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    with tracing.run():
+        asyncio.run(segmented(Segment(load(profile="fake"))))
+    assert [span.name for span in collector.get_finished_spans()] == ["segment"]
+
+
+def test_a_collector_that_does_not_answer_holds_up_one_batch_and_gets_all_later(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "_SECONDS_TO_EXPORT", 0.01)
+    spans = tracing.StageSpans("segment", "run", *tracing._provider())
+
+    async def batches() -> None:
+        for name in ("d1", "d2", "d3"):
+            spans.record(name, 0, 1_000, 9_000, {}, [])
+            await spans.export()
+        assert not collector.get_finished_spans()
+        collector.open.set()
+        assert spans._last_flush
+        await spans._last_flush
+        spans.record("d4", 0, 1_000, 9_000, {}, [])
+        await spans.export()
+
+    asyncio.run(batches())
+    assert len(collector.get_finished_spans()) == 4
 
 
 def test_a_sample_has_all_stages_of_some_documents(monkeypatch: pytest.MonkeyPatch) -> None:
