@@ -136,8 +136,9 @@ def test_spans_are_exported_before_the_rows_go_on(collector: Collector, monkeypa
     # Once they were exported when the actor ended, which nobody waits for: the end of the run took them along.
     collector.open.set()
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    stage = Segment(load(profile="fake"))
     with tracing.run():
-        asyncio.run(segmented(Segment(load(profile="fake"))))
+        asyncio.run(segmented(stage))
     assert [span.name for span in collector.get_finished_spans()] == ["segment"]
 
 
