@@ -25,14 +25,24 @@ logger = logging.getLogger(__name__)
 # Blocks are small and few are in flight; Ray's default of 30 % of memory would starve engines on the same machine.
 _OBJECT_STORE_BYTES = 1 << 30
 
-# After a second Ray ends idle processes of tasks, down to as many as there are CPUs that nobody reserved
-# (https://github.com/ray-project/ray/pull/36766), which is none beside engines on two cores: nearly every file of the
-# output was written by a new process, which imports for a second first (36 processes instead of 18 over 200 sentences).
-_IDLE_MILLISECONDS = 60_000
-
-# What Ray does beside the work counts where cores are few. Serve's controller looks round ten times a second, and the
-# dashboard has ten processes: without, some 15 s of CPU a minute beside the engines instead of 27 (two cores, Zen 3).
-_SECONDS_BETWEEN_CONTROLS = 0.5
+# What Ray does beside the work counts where the engines have the same few cores. All of this can be set otherwise.
+_FEWER_ROUNDS = {
+    # After a second Ray ends idle processes of tasks, down to as many as there are CPUs that nobody reserved
+    # (https://github.com/ray-project/ray/pull/36766), which is none beside engines on two cores: nearly every file of
+    # the output was written by a new process, which imports for a second first (36 processes instead of 18 over 200
+    # sentences).
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    # Serve's controller looks round ten times a second.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # So often, too, each replica and each handle hands its metrics to Ray, which passes them on every 10 s.
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
+    # So often, too, the log monitor searches for new log files, which it would show if it were asked to.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "60",
+    # Every 5 s the agent asks the system about each process.
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+}
+# The dashboard has ten processes.
 _CORES_FOR_A_DASHBOARD = 5
 
 # Ray 2.60 gives a node 30 s to start (a constant in `ray/_private/node.py`), its dashboard 60, each part of it and the
@@ -65,8 +75,8 @@ def session() -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     local = not os.environ.get("RAY_ADDRESS")
     if local:
-        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_IDLE_MILLISECONDS))
-        os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", str(_SECONDS_BETWEEN_CONTROLS))
+        for name, value in _FEWER_ROUNDS.items():
+            os.environ.setdefault(name, value)
         end_leftovers()
         os.environ[orphans.MARK] = orphans.this_driver().mark
     try:
