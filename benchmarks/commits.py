@@ -1,8 +1,9 @@
-"""What it costs to commit a run: its files written again, and its accounts taken, with nothing else to do."""
+"""What a run's files tell: when they were committed, and what that cost."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,8 +12,32 @@ from el4ner_ray.accounting import committed_parts, take_stock
 from el4ner_ray.sink import ANNOTATIONS, Place, commit, file_name, read_summary
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What a run committed after its first file, until its last; in seconds since 1970."""
+
+    sentences: int
+    began: float
+    ended: float
+
+    @property
+    def sentences_per_second(self) -> float:
+        return self.sentences / (self.ended - self.began)
+
+
+def pace(output: Path) -> Pace:
+    """The pace of a run without its start. Raises ValueError where less than two files were committed."""
+    place = Place(str(output))
+    files = sorted((output / path for path in place.files(ANNOTATIONS, ".parquet")), key=lambda f: f.stat().st_mtime)
+    first, *others = files
+    if not others:
+        raise ValueError(f"{output}: a single file tells no pace; let files hold fewer documents")
+    sentences = sum(read_summary(pq.read_metadata(file)).sentences for file in others)
+    return Pace(sentences, first.stat().st_mtime, others[-1].stat().st_mtime)
+
+
 def seconds(output: Path, again: Path) -> float:
-    """Seconds to commit the annotation files of `output` into the new folder `again`, one after another.
+    """Seconds to commit the annotation files of `output` into the new folder `again`, with nothing else to do.
 
     That is naming, Parquet, temporary file and rename, and at the end what the driver reads of all files to account for
     every document. Reading the rows is not in it. The files of one run are held in memory.

@@ -1,8 +1,8 @@
 """Scenario `engine_limit`: the pipeline against the bare engines.
 
-A first run of the pipeline records every request that reaches a model. Then `vllm.LLM.generate` gets the very same
-prompts, all at once, the models one after another with all cores, each in a process of its own. Engine starts count on
-neither side.
+A run of the pipeline records every request that reaches a model, which takes microseconds a call. Then
+`vllm.LLM.generate` gets the very same prompts, all at once, the models one after another with all cores, each in a
+process of its own. Engine starts count on neither side.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,7 @@ import msgspec
 from benchmarks.fresh import in_fresh_process
 from benchmarks.measured import Figure, ratios
 from benchmarks.recording import FOLDER, recorded
+from benchmarks.running import Run
 from benchmarks.task import Task
 from el4ner_ray.config import ModelConfig
 from el4ner_ray.engines.base import Request
@@ -50,14 +52,14 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         workload.limits,
         pool_spans="gold",
     )
-    record = (scratch / "requests").absolute()
-    asked = record_run(task, scratch, record)
+    task.build_index(scratch)
     pipeline, bare, f1 = [], [], []
     for number in range(workload.repeats):
-        run = task.annotate(scratch, f"pipeline-{number}")
+        record = (scratch / f"requests-{number}").absolute()
+        run = recorded_run(task, scratch, f"pipeline-{number}", record)
         pipeline.append(float(run.content["wall_seconds"]))
         f1.append(task.f1_of_run(run, scratch))
-        bare.append(sum(bare_seconds(model, asked[model.name]) for model in task.config.models))
+        bare.append(sum(bare_seconds(model, list(recorded(record, model.name))) for model in task.config.models))
     return [
         Figure("wall time", "of the bare engines'", ratios(pipeline, bare)),
         Figure("pipeline", "s", tuple(pipeline)),
@@ -66,13 +68,11 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     ]
 
 
-def record_run(task: Task, scratch: Path, record: Path) -> dict[str, list[Request]]:
-    """What a run of the pipeline asks each model, once its index is there."""
-    task.build_index(scratch)
+def recorded_run(task: Task, scratch: Path, output: str, record: Path) -> Run:
+    """A run of the pipeline which keeps in the folder `record` what each model is asked."""
     shutil.rmtree(record, ignore_errors=True)
-    os.environ[FOLDER] = str(record)
-    task.annotate(scratch, "recorded", program="benchmarks.recording")
-    return {model: list(recorded(record, model)) for model in task.config.model_names}
+    with patch.dict(os.environ, {FOLDER: str(record)}):
+        return task.annotate(scratch, output, program="benchmarks.recording")
 
 
 def bare_seconds(model: ModelConfig, requests: list[Request]) -> float:
@@ -101,7 +101,7 @@ class BareEngine(VllmEngine):
         self._model = model
         self._llm = LLM(**arguments)
         self._tokenizer = self._llm.get_tokenizer()
-        self._choice_tokens = {}
+        self._token_ids = cache(self._make_token_ids)
 
     def seconds(self, requests: list[Request]) -> float:
         """Time for all of them, with tokenising."""

@@ -2,7 +2,8 @@
 
 A replica of the scripted engine takes any number of calls at once, so what limits it is what the pipeline keeps in
 flight. That grows with the replicas, as `limits.batches_in_flight` does in a job that is sized for them. The cores that
-are busy tell whether the pipeline or the machine is the limit.
+are busy tell whether the pipeline or the machine is the limit. Both are those from the first file's commit to the last
+one's: the start of 48 engines on two cores takes minutes, and never the same.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import scripted
+from benchmarks import commits, scripted
 from benchmarks.measured import Figure, ratios
-from benchmarks.running import Run
 from el4ner_ray.config import load
 
 
@@ -52,16 +52,10 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
             "limits": workload.limits | {"batches_in_flight": workload.in_flight * replicas},
         }
 
-        def run(share: int) -> Run:
-            count = documents * share // 2
-            corpus = scripted.write_corpus(scratch / "corpus.jsonl", count, workload.document_sentences, names)
-            return scripted.annotate(scratch, corpus, index, "out", config)
-
-        # The start, which all sizes share, is taken off.
-        half, whole = run(1), run(2)
-        seconds = whole.content["wall_seconds"] - half.content["wall_seconds"]
-        cpu = sum(whole.watched.cpu_seconds.values()) - sum(half.watched.cpu_seconds.values())
-        return (whole.content["sentences"] - half.content["sentences"]) / seconds, cpu / seconds
+        corpus = scripted.write_corpus(scratch / "corpus.jsonl", documents, workload.document_sentences, names)
+        run = scripted.annotate(scratch, corpus, index, "out", config)
+        pace = commits.pace(run.output)
+        return pace.sentences_per_second, run.watched.cores_busy(pace.began, pace.ended)
 
     rates: dict[int, list[float]] = {number: [] for number in workload.replicas}
     busy: dict[int, list[float]] = {number: [] for number in workload.replicas}

@@ -29,12 +29,14 @@ class Watched:
     Attributes:
         memory: bytes that they held together at each look, without what they share.
         seconds: CPU time of each process, by its id.
+        course: at each look, seconds since 1970 and the CPU time of all until then.
         names: what each process is, the last time that it did anything.
     """
 
     memory: list[int] = field(default_factory=lambda: [0])
     seconds: dict[int, float] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    course: list[tuple[float, float]] = field(default_factory=list)
 
     def look(self, pid: int) -> None:
         """Look at a process and all below it."""
@@ -52,6 +54,12 @@ class Watched:
             if words and "ray::IDLE" not in words[0]:
                 self.names[process.pid] = "driver" if process == driver else kind_of(words[0])
         self.memory.append(memory_of(pid))
+        self.course.append((time.time(), sum(self.seconds.values())))
+
+    def cores_busy(self, began: float, ended: float) -> float:
+        """Between two times, in seconds since 1970, as the looks nearest to them saw it."""
+        (first, before), (last, after) = (min(self.course, key=lambda look: abs(look[0] - t)) for t in (began, ended))
+        return (after - before) / (last - first)
 
     @property
     def peak_bytes(self) -> int:
