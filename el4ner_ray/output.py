@@ -73,10 +73,10 @@ def _check_writable(place: Place) -> None:
 def _sweep(place: Place) -> None:
     """Remove what killed writers left: unfinished files, and errors whose annotations were never committed."""
     committed = {posixpath.basename(path) for path in place.files(ANNOTATIONS, ".parquet")}
-    left = [path for folder in (ANNOTATIONS, ERRORS) for path in place.unfinished(folder)]
-    left += [path for path in place.files(ERRORS, ".parquet") if posixpath.basename(path) not in committed]
-    for path in left:
-        place.remove(path)
+    left = [(folder, path) for folder in (ANNOTATIONS, ERRORS) for path in place.unfinished(folder)]
+    left += [(ERRORS, path) for path in place.files(ERRORS, ".parquet") if posixpath.basename(path) not in committed]
+    for folder, path in left:
+        place.remove(posixpath.join(folder, posixpath.basename(path)))
 
 
 def read_run(place: Place) -> dict[str, Any] | None:

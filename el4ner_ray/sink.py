@@ -18,7 +18,7 @@ from ray.data.block import Block, BlockAccessor
 
 from el4ner_ray import schema
 from el4ner_ray.annotations import annotation_rows, error_rows, failures_of
-from el4ner_ray.errors import FatalError
+from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.schema import SENTENCES, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
@@ -51,7 +51,10 @@ class Place:
     uri: str
 
     def _resolved(self) -> tuple[Any, str]:
-        filesystem, path = fsspec.core.url_to_fs(self.uri)
+        try:
+            filesystem, path = fsspec.core.url_to_fs(self.uri)
+        except (ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand
+            raise UsageError(f"{self.uri}: cannot be opened: {error}") from None
         return filesystem, path
 
     def write(self, name: str, content: bytes) -> None:
