@@ -45,6 +45,11 @@ class Parts:
         """`digests` are those of the rows, as `_digest` makes them, in any order."""
         self._sorted = np.unique(digests)
 
+    @classmethod
+    def of(cls, keys: Iterable[tuple[str, int]]) -> Parts:
+        """Those of the rows with these keys."""
+        return cls(_digests(keys))
+
     def __len__(self) -> int:
         return len(self._sorted)
 

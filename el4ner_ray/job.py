@@ -19,7 +19,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from el4ner_ray import cluster, machine, pipeline, tracing
-from el4ner_ray.accounting import Accounts, Retried, committed_parts, take_stock
+from el4ner_ray.accounting import Accounts, Parts, Retried, committed_parts, take_stock
 from el4ner_ray.calibration import VERSION, calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
 from el4ner_ray.core.fusion import Fusion, OperatingPoint
@@ -84,7 +84,8 @@ def annotate(
     texts = open_output(place, fields, resume=resume, force=force)
     if texts:
         say(f"{len(texts)} parts are annotated already and are skipped")
-    done: Done = retried.without(set(texts)) if retried else set(texts)
+    committed = Parts.of(texts)  # every task that reads gets a copy
+    done: Done = retried.without(committed) if retried else committed
     if retried:
         texts |= retried.texts
     if texts:
@@ -124,13 +125,14 @@ def annotate(
         "startup_seconds": round(ready - began, 2),
         "wall_seconds": round(ended - ready, 2),
     }
-    run |= results(accounts, [*run["sessions"], session])
-    write_run(place, run)
     if accounts.duplicated_parts:
         raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
     parts = committed_parts(place)
     if not is_complete(corpus, config, retried.without(parts) if retried else parts):
         raise FatalError("not every document is in the output; run the same command again to annotate the others")
+    # Only now: what says that it is finished is neither resumed nor looked at again.
+    run |= results(accounts, [*run["sessions"], session])
+    write_run(place, run)
     return run
 
 

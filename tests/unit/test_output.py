@@ -6,13 +6,17 @@ import io
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.exceptions import RayError, RayTaskError
@@ -93,6 +97,25 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(place: Place, monk
     assert open_output(place, FIELDS, resume=True, force=False) == {("a", 0): hash("A")}
     assert errors_of(place) == {("a", 0)}
     assert sorted(path.name for path in (Path(place.uri) / "annotations").iterdir()) == [file_name_of(place)]
+
+
+def test_what_killed_writers_left_is_removed_where_paths_do_not_begin_with_a_slash(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on an object store, whose paths begin with the bucket.
+    bucket = DirFileSystem(str(tmp_path), LocalFileSystem())
+    monkeypatch.setattr(Place, "_resolved", lambda _: (bucket, "out"))
+    name = put(place, ("a", 0, "A", "failed"))
+    place.remove(f"annotations/{name}")
+    place.write("annotations/.b.parquet.part", b"half a file")
+    assert open_output(place, FIELDS, resume=True, force=False) == {}
+    assert not [*place.files("errors", ".parquet"), *place.unfinished("annotations")]
+
+
+@pytest.mark.parametrize("uri", ["s4://bucket/out", "gs://bucket/out"])
+def test_a_file_system_that_is_not_installed_is_told(uri: str) -> None:
+    with pytest.raises(UsageError, match=rf"{uri}: cannot be opened: "):
+        Place(uri).read("run.json")
 
 
 def file_name_of(place: Place) -> str:
@@ -356,6 +379,34 @@ def test_a_retry_needs_what_the_run_had(finished: Place, tmp_path: Path) -> None
 def read_source(place: Place) -> dict[str, Any]:
     source: dict[str, Any] = (read_run(place) or {})["source"]
     return source
+
+
+@pytest.mark.parametrize(
+    ("files", "told"), [([], "not every document is in the output"), (["bc", "b"], "1 rows stand twice in the output")]
+)
+def test_a_run_that_does_not_account_for_every_document_is_not_finished(
+    finished: Place, monkeypatch: pytest.MonkeyPatch, files: list[str], told: str
+) -> None:
+    # Once run.json said that it was: the same command then had nothing left to do.
+    def annotate(*_: Any) -> None:
+        for documents in files:
+            put(finished, *((name, 0, name.upper(), "ok") for name in documents))
+
+    @contextmanager
+    def engines(*_: Any) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(ended_at=0.0)
+
+    corpus = Path(read_source(finished)["inputs"][0])
+    write_jsonl(corpus, [{"id": key, "text": key.upper()} for key in "abc"])
+    change(finished, status="running")
+    monkeypatch.setattr(job, "engines", engines)
+    monkeypatch.setattr(job, "prepare", lambda *_: None)
+    monkeypatch.setattr(job, "CorpusSource", lambda *_: None)
+    monkeypatch.setattr(job.pipeline, "annotate", annotate)
+    config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold"}})
+    with pytest.raises(FatalError, match=told):
+        job.annotate(config, [str(corpus)], read_source(finished)["pool"], finished.uri)
+    assert (read_run(finished) or {})["status"] == "running"
 
 
 def test_a_retry_of_nothing_counts_anew(finished: Place) -> None:
