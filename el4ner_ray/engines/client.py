@@ -117,8 +117,13 @@ class ServedEnsemble:
             with attempt:
                 await self._until_started()
                 response = self._handle(model).options(session_id=session).generate.remote(payload)
-                async with asyncio.timeout(self._limits.request_seconds):
-                    return _decode_completions(await response)
+                try:
+                    async with asyncio.timeout(self._limits.request_seconds):
+                        return _decode_completions(await response)
+                except (TimeoutError, asyncio.CancelledError):
+                    # Else the replica would go on with what nobody waits for, beside the next try of the same.
+                    response.cancel()
+                    raise
         raise AssertionError("unreachable: tenacity returns or raises")
 
     def _handle(self, model: str) -> DeploymentHandle:
