@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import os
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -18,6 +19,8 @@ from el4ner_ray.errors import FatalError, RetryableError
 
 # vLLM's bound on `logprob_token_ids`. Larger label sets are voted on without probabilities.
 _MAX_SCORED_TOKENS = 128
+# Sets of choices, of a job a few, whose tokens are kept: clients of the server name sets of their own.
+_KEPT_CHOICES = 64
 
 
 def engine_arguments(model: ModelConfig) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class VllmEngine:
             raise FatalError(f"model {model.name}: vLLM cannot load {model.source}: {error}") from error
         self._tokenizer = self._llm.get_tokenizer()
         self._ids = itertools.count()
-        self._choice_tokens: dict[tuple[str, ...], list[list[int]]] = {}
+        self._token_ids = lru_cache(_KEPT_CHOICES)(self._make_token_ids)
 
     async def generate(self, requests: list[Request]) -> list[Completion]:
         """Answer a batch; see `engines.base.Engine`."""
@@ -187,11 +190,8 @@ class VllmEngine:
         # In running text an answer stands after a space, which belongs to its first token.
         return [choice if self._model.chat_template else f" {choice}" for choice in choices]
 
-    def _token_ids(self, choices: tuple[str, ...]) -> list[list[int]]:
-        if choices not in self._choice_tokens:
-            written = self._written(choices)
-            self._choice_tokens[choices] = [self._tokenizer.encode(c, add_special_tokens=False) for c in written]
-        return self._choice_tokens[choices]
+    def _make_token_ids(self, choices: tuple[str, ...]) -> list[list[int]]:
+        return [self._tokenizer.encode(choice, add_special_tokens=False) for choice in self._written(choices)]
 
     def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
         return [ids[0] for ids in self._token_ids(choices)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.alignment import align
@@ -50,12 +51,15 @@ class Asker:
         self.labels = tuple(labels)
         self.prompts = Prompts(config.prompts, labels)
         self.ensemble = ensemble or ServedEnsemble(config)
-        self._rendered: list[tuple[str, ...]] = []
         self._few_shot = pool is not None
+        self._shown = DemonstrationIndex.read_pool(pool) if isinstance(pool, str) else pool or ()
+        # When one is first chosen: few of a large pool ever are.
+        self._demonstration = cache(self._rendered)
         self._answer_tokens = config.limits.answer_tokens if self._few_shot else config.limits.zero_shot_tokens
-        if pool is not None:
-            sentences = DemonstrationIndex.read_pool(pool) if isinstance(pool, str) else pool
-            self._rendered = [self.prompts.demonstration(LabelledSentence(s.text, s.mentions)) for s in sentences]
+
+    def _rendered(self, number: int) -> tuple[str, ...]:
+        shown = self._shown[number]
+        return self.prompts.demonstration(LabelledSentence(shown.text, shown.mentions))
 
     def questions(self, batch: Batch) -> list[Question]:
         """The extraction question of every sentence, with its demonstrations, the most similar one last."""
@@ -65,7 +69,7 @@ class Asker:
             if chosen is None:
                 turns = self.prompts.pre_extraction(text)
             else:
-                turns = self.prompts.extraction(text, [self._rendered[i] for i in reversed(chosen[row][number])])
+                turns = self.prompts.extraction(text, [self._demonstration(i) for i in reversed(chosen[row][number])])
             questions.append(Question(row, number, span, text, turns))
         return questions
 

@@ -116,6 +116,14 @@ def test_the_demonstrations_of_the_pool_serve_its_labels_alone(client: httpx.Cli
     assert all(answer["documents"][0]["entities"] for answer in (own.json(), other, given))
 
 
+def test_types_that_are_described_otherwise_are_for_the_papers_method(client: httpx.Client) -> None:
+    told = client.get("/v1/models").json()
+    labels = told["labels"] | {next(iter(told["labels"])): "described otherwise"}
+    answer = client.post("/v1/annotate", json={"texts": ["Ann met Bo."], "labels": labels})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["method"], answer.json()["demonstrations"]) == ("paper", "pool")
+
+
 def test_entities_are_those_of_the_batch_job(client: httpx.Client, calibrated: Path) -> None:
     rows = [row for file in (calibrated / "annotations").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     for row in rows:

@@ -33,7 +33,7 @@ from el4ner_ray.schema import (
     TEXT,
     TEXT_START,
 )
-from el4ner_ray.serve.annotator import Annotator
+from el4ner_ray.serve.annotator import Annotator, Sentence
 from el4ner_ray.serve.api import create_app, key_digest
 from el4ner_ray.serve.limits import BusyError, Limits, Room, TooLargeError
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, StreamLine
@@ -501,3 +501,33 @@ def test_sentences_on_their_own_get_what_they_get_in_their_document() -> None:
     found = [[(e.start, e.end, e.type, e.score) for e in document.entities] for document in answer.documents]
     assert found == asyncio.run(as_the_job_does())
     assert sum(map(len, found)) > 10
+
+
+def test_a_long_text_is_cut_into_sentences_while_others_have_their_turn() -> None:
+    # Once in one go, and the segmenter takes the square of their number for opening quotation marks: a request of a
+    # megabyte would have stopped the server for minutes.
+    config = load(profile="fake", overrides={"limits": {"part_characters": 1000}})
+    annotator = Annotator(config, None, InProcessEnsemble(config))
+    text = "Anna 😂 met Ben.\r\n" * 300 + "\u201ca" * 1000
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def cut() -> list[Sentence]:
+        beside = asyncio.create_task(others())
+        found = await annotator.sentences(["", text, "Carl left."])
+        beside.cancel()
+        return found
+
+    *of_text, last = asyncio.run(cut())
+    assert turns > 7
+    assert [sentence.number for sentence in of_text] == list(range(len(of_text)))
+    assert len(of_text) > 300
+    for sentence in of_text:
+        assert sentence.document == 1
+        assert sentence.text == text[sentence.start : sentence.start + len(sentence.text)]
+    assert last == Sentence(2, 0, 0, "Carl left.")
