@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from sentencex import get_sentence_boundaries
-
 from el4ner_ray.export.shared import Export, Names, Tokenizer, flat, overlap_note, replacing
 from el4ner_ray.results import AnnotatedEntity
 from el4ner_ray.schema import Span
+from el4ner_ray.sentences import sentence_spans
 
 BOUNDARY = "-DOCSTART-"
 _COLUMN_BREAKS = r"[\s\x00-\x1f\x7f-\x9f]+"  # many readers part columns at any white space, not at tabs only
@@ -84,8 +83,8 @@ def _sentence_ends(text: str, entities: Collection[AnnotatedEntity], language: s
     """Offsets at which a sentence ends, but for those inside an entity."""
     remaining = iter(entities)
     entity = next(remaining, None)
-    for sentence in get_sentence_boundaries(language, text):
-        end: int = sentence["end_index"]
+    for sentence in sentence_spans(language, text):
+        end = sentence.end
         while entity is not None and entity.end <= end:
             entity = next(remaining, None)
         if entity is None or end <= entity.start:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import regex
-from sentencex import get_sentence_boundaries
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.schema import SENTENCES, Span
+from el4ner_ray.sentences import sentence_spans
 from el4ner_ray.stages.base import Batch, Stage
 
 _LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
@@ -33,8 +33,7 @@ class Segment(Stage):
         if self._config.segmenter == "none":
             pieces = [Span(0, len(text))]
         else:
-            boundaries = get_sentence_boundaries(self._config.language, text)
-            pieces = [Span(piece["start_index"], piece["end_index"]) for piece in boundaries]
+            pieces = sentence_spans(self._config.language, text)
         for piece in pieces:
             for part in cut(text, piece, self._config.limits.sentence_characters):
                 trimmed = trim(text, part)
