@@ -204,7 +204,7 @@ async def scores(bench: Bench) -> tuple[Rows, dict[str, Any]]:
     pool = weighed(weigher, await laboratory.annotated_pool(index))
     table = await laboratory.run(laboratory.asking(index), bench.gold)
     gold = [
-        Weighed.of(weigher, text, candidates, demonstrations, without=None)
+        Weighed.of(weigher, text, candidates, demonstrations, of_pool=False)
         for text, (candidates, demonstrations) in zip(bench.gold, candidates_of(table), strict=True)
     ]
     learnt = min(len(pool), len(gold) * 2 // 3)

@@ -31,7 +31,7 @@ from el4ner_ray.schema import Annotated, Entity
 from el4ner_ray.stages.fuse import Weigher, decide, score
 
 # Of what is learnt and how: another version's calibrations are not used again.
-VERSION = 3
+VERSION = 4
 _FILE = "calibration.json"
 
 
@@ -108,10 +108,11 @@ class Weighed:
         gold: LabelledText,
         candidates: list[Entity],
         demonstrations: list[int],
-        without: int | None,
+        *,
+        of_pool: bool,
     ) -> Weighed:
-        """The sentence with what the pool says of its candidates. `without`: see `Lexicon.nearest`."""
-        return cls(gold, candidates, weigher.weigh(gold.text, candidates, demonstrations, without))
+        """The sentence with what the pool says of its candidates. `of_pool`: see `Weigher.weigh`."""
+        return cls(gold, candidates, weigher.weigh(gold.text, candidates, demonstrations, of_pool=of_pool))
 
 
 def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: Sequence[Annotated]) -> Fusion:
@@ -126,7 +127,7 @@ def learn(config: JobConfig, labels: Mapping[str, str], index: str, annotated: S
 def weighed(weigher: Weigher, annotated: Sequence[Annotated]) -> list[Weighed]:
     """Annotated pool sentences with the evidence that the rest of the pool gives."""
     return [
-        Weighed.of(weigher, weigher.pool[s.number], s.candidates, s.demonstrations, without=s.number) for s in annotated
+        Weighed.of(weigher, weigher.pool[s.number], s.candidates, s.demonstrations, of_pool=True) for s in annotated
     ]
 
 
@@ -139,7 +140,9 @@ def learn_from(known: Sequence[Weighed], labels: tuple[str, ...], *, nested: boo
     evidence = Evidence.concatenate([sentence.evidence for sentence in sentences])
     truth = np.concatenate(truths)
     counts = [len(sentence.candidates) for sentence in sentences]
-    penalty, probabilities = best_penalty(evidence, truth, np.repeat(np.arange(len(sentences)), counts))
+    # Equal texts are one sentence: else a fold would be held out from what it was learnt from.
+    _, texts = np.unique([sentence.gold.text for sentence in sentences], return_inverse=True)
+    penalty, probabilities = best_penalty(evidence, truth, np.repeat(texts, counts))
     held_out = np.split(probabilities, np.cumsum(counts)[:-1])
     scores, right = judged(sentences, held_out, labels, nested=nested)
     scaling = fit_scaling(scores, right)

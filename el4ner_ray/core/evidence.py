@@ -66,7 +66,12 @@ def names(models: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def weigh(
-    sentence: str, candidates: Sequence[Entity], models: Sequence[str], near: Floats, around: Neighbourhood
+    sentence: str,
+    candidates: Sequence[Entity],
+    models: Sequence[str],
+    labels: Sequence[str],
+    near: Floats,
+    around: Neighbourhood,
 ) -> Evidence:
     """Evidence for the candidates of one sentence.
 
@@ -74,10 +79,11 @@ def weigh(
         sentence: The sentence; the candidates' spans count from its start.
         candidates: Each with one vote a model asked; without one, or without log-probabilities, a model is undecided.
         models: The ensemble, in configuration order.
+        labels: The label set, in its order.
         near: (n, 1 + labels), `Lexicon.nearest` of the candidates.
         around: What the demonstrations say.
     """
-    count = near.shape[1] - 1
+    count = len(labels)
     spans = [candidate.span for candidate in candidates]
     shared, labelled = [], []
     for candidate, cosines in zip(candidates, near, strict=True):
@@ -85,9 +91,10 @@ def weigh(
         votes = np.zeros(count)
         for vote in candidate.votes:
             if vote.logprobs:
-                row = np.maximum(vote.logprobs, _LEAST_LOGPROB)
-                logprobs[models.index(vote.model)] = row
-                votes[int(row.argmax())] += 1 / len(models)
+                logprobs[models.index(vote.model)] = np.maximum(vote.logprobs, _LEAST_LOGPROB)
+                # Not the most probable one: labels that begin with the same token have the same probability.
+                if vote.label is not None:
+                    votes[labels.index(vote.label)] += 1 / len(models)
         extracted = [float(model in candidate.extracted_by) for model in models]
         listed = [float(model in candidate.listed_by) for model in models]
         listed_share, at_all = sum(listed) / len(models), float(bool(candidate.extracted_by))

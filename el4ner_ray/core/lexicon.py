@@ -36,15 +36,14 @@ class Lexicon:
         starts = np.searchsorted(rows[:, 0], np.arange(NOT_AN_ENTITY, labels + 1))
         return cls(vectors, rows[:, 1].copy(), rows[:, 2].copy(), starts.astype(np.int64))
 
-    def nearest(self, candidates: Floats, without: int | None = None) -> Floats:
+    def nearest(self, candidates: Floats, without: Sequence[int] = ()) -> Floats:
         """How near each candidate (n, d) is to what is no entity and to each label: (n, 1 + labels) cosines.
 
-        The cosine with the nearest occurrence, -1 where there is none. `without` leaves the occurrences of one pool
-        sentence out, which must not testify for itself.
+        The cosine with the nearest occurrence, -1 where there is none. The occurrences of the pool sentences `without`
+        are left out.
         """
         if not len(self.vectors):
             return np.full((len(candidates), len(self.starts) - 1), NO_SPAN, np.float32)
         cosines = (candidates @ self.vectors.T)[:, self.surface_of]
-        if without is not None:
-            cosines[:, self.sentence_of == without] = NO_SPAN
+        cosines[:, np.isin(self.sentence_of, without)] = NO_SPAN
         return segment_max(cosines, self.starts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 import msgspec
@@ -27,17 +27,22 @@ class Weigher:
         self._labels = tuple(labels)
         self._embedder = Embedder(config.demonstrations.embedder)
         self.pool = DemonstrationIndex.read_pool(index)
+        self._numbers = defaultdict[str, list[int]](list)
+        for number, known in enumerate(self.pool):
+            self._numbers[known.text].append(number)
         types = read_metadata(index)["types"]
         numbers = {number: self._labels.index(type_) for number, type_ in enumerate(types)}
         self._lexicon = DemonstrationIndex.open(index).lexicon(numbers, len(self._labels))
 
-    def weigh(
-        self, sentence: str, candidates: list[Entity], demonstrations: list[int], without: int | None
-    ) -> Evidence:
-        """Evidence for a sentence's candidates, whose spans count from its start. `without`: see `Lexicon.nearest`."""
+    def weigh(self, sentence: str, candidates: list[Entity], demonstrations: list[int], *, of_pool: bool) -> Evidence:
+        """Evidence for a sentence's candidates, whose spans count from its start.
+
+        A sentence of the pool does not testify for itself, nor do others of the same text.
+        """
         surfaces = [sentence[c.span.start : c.span.end] for c in candidates]
+        without = self._numbers[sentence] if of_pool else ()
         near = self._lexicon.nearest(self._embedder.embed(surfaces), without)
-        return weigh(sentence, candidates, self._models, near, self._neighbourhood(demonstrations))
+        return weigh(sentence, candidates, self._models, self._labels, near, self._neighbourhood(demonstrations))
 
     def _neighbourhood(self, demonstrations: list[int]) -> Neighbourhood:
         shown = [self.pool[number] for number in demonstrations]
@@ -76,7 +81,7 @@ class Fuse(Stage):
     def _scored(self, text: str, candidates: list[Entity], demonstrations: list[int]) -> list[Entity]:
         if not candidates:
             return []
-        evidence = self._weigher.weigh(text, candidates, demonstrations, without=None)
+        evidence = self._weigher.weigh(text, candidates, demonstrations, of_pool=False)
         fusion = self._fusion
         scored = score(candidates, fusion.weights.probabilities(evidence), self._labels, fusion.scaling)
         return decide(scored, self._threshold, fusion.nested)

@@ -18,6 +18,7 @@ from el4ner_ray.schema import Candidate, Entity, Span, Vote
 from el4ner_ray.stages.classify import with_listed
 
 MODELS = ("a", "b")
+LABELS = ("x", "y")
 
 
 def simulated(n: int, seed: int = 0) -> tuple[Evidence, np.ndarray, np.ndarray]:
@@ -183,13 +184,14 @@ def test_lexicon_leaves_a_sentence_out_when_it_is_asked_about_itself():
     vectors = np.eye(3, dtype=np.float32)
     lexicon = Lexicon.of(vectors, [(0, 0, 0), (1, 1, 1), (NOT_AN_ENTITY, 2, 0), (0, 1, 2)], labels=3)
     assert lexicon.nearest(vectors).tolist() == [[0, 1, 0, -1], [0, 1, 1, -1], [1, 0, 0, -1]]
-    assert lexicon.nearest(vectors, without=0).tolist() == [[-1, 0, 0, -1], [-1, 1, 1, -1], [-1, 0, 0, -1]]
+    assert lexicon.nearest(vectors, without=[0]).tolist() == [[-1, 0, 0, -1], [-1, 1, 1, -1], [-1, 0, 0, -1]]
+    assert lexicon.nearest(vectors, without=[0, 2]).tolist() == [[-1, -1, 0, -1], [-1, -1, 1, -1], [-1, -1, 0, -1]]
     empty = Lexicon.of(np.empty((0, 3), np.float32), [], labels=2)
     assert empty.nearest(vectors).tolist() == [[-1, -1, -1]] * 3
 
 
 def entity(start: int, end: int, logprobs: dict[str, tuple[float, ...]], extracted_by: tuple[str, ...]) -> Entity:
-    votes = tuple(Vote(model, "x", 0.5, values) for model, values in logprobs.items())
+    votes = tuple(Vote(model, LABELS[int(np.argmax(values))], 0.5, values) for model, values in logprobs.items())
     return Entity(Span(start, end), "x", 0.0, votes, extracted_by)
 
 
@@ -201,7 +203,7 @@ def test_weigh_says_what_its_columns_are_named():
         entity(18, 21, {}, ("b",)),
     ]
     near = np.array([[0.1, 0.8, 0.3], [0.2, 0.7, 0.1], [0.5, -1, 0.4]], np.float32)
-    evidence = weigh(text, candidates, MODELS, near, Neighbourhood(0.5, np.array([0.5, 0.0])))
+    evidence = weigh(text, candidates, MODELS, LABELS, near, Neighbourhood(0.5, np.array([0.5, 0.0])))
     shared, labelled = names(MODELS)
     column = {name: evidence.shared[:, i] for i, name in enumerate(shared)}
     assert column["extracted by a"].tolist() == [1, 1, 0]
@@ -218,6 +220,15 @@ def test_weigh_says_what_its_columns_are_named():
     assert by_label["demonstrated"].tolist() == [[0.5, 0.0]] * 3
 
 
+def test_a_vote_counts_for_the_label_that_it_names():
+    # "cell line" and "cell type" begin with the same token in two of the bundled models, and share its probability.
+    votes = (Vote("a", "y", 0.5, (math.log(0.5), math.log(0.5))), Vote("b", None, 0.0, (math.log(0.9), math.log(0.1))))
+    undecided = Entity(Span(0, 1), "y", 0.0, votes, ("a",))
+    evidence = weigh("x", [undecided], MODELS, LABELS, np.zeros((1, 3), np.float32), Neighbourhood(0.0, np.zeros(2)))
+    by_label = {name: evidence.labelled[0, :, i].tolist() for i, name in enumerate(names(MODELS)[1])}
+    assert by_label["votes"] == [0, 0.5]
+
+
 def test_what_was_listed_joins_what_was_extracted():
     extracted = entity(5, 9, {"a": (0.0, -9.0)}, ("a",))
     joined = with_listed([extracted], [Candidate(Span(0, 4), ("b",)), Candidate(Span(5, 9), ("a", "b"))])
@@ -226,7 +237,7 @@ def test_what_was_listed_joins_what_was_extracted():
         (Span(5, 9), ("a",), ("a", "b"), 1),
     ]
     near = np.zeros((2, 3), np.float32)
-    evidence = weigh("Anna Berg", joined, MODELS, near, Neighbourhood(0.0, np.zeros(2)))
+    evidence = weigh("Anna Berg", joined, MODELS, LABELS, near, Neighbourhood(0.0, np.zeros(2)))
     column = {name: evidence.shared[:, i].tolist() for i, name in enumerate(names(MODELS)[0])}
     assert column["listed by a"] == [0, 1]
     assert column["listed by"] == [0.5, 1]
@@ -240,7 +251,7 @@ def test_what_a_span_is_to_one_candidate_hides_nothing_of_another():
     near = np.zeros((3, 3), np.float32)
     for order in ([0, 1, 2], [2, 1, 0]):
         candidates = [entity(*spans[i], {}, ("a",)) for i in order]
-        evidence = weigh(text, candidates, MODELS, near, Neighbourhood(0.0, np.zeros(2)))
+        evidence = weigh(text, candidates, MODELS, LABELS, near, Neighbourhood(0.0, np.zeros(2)))
         column = {name: evidence.shared[np.argsort(order), i].tolist() for i, name in enumerate(names(MODELS)[0])}
         assert column["around another"] == [1, 0, 0]
         assert column["inside another"] == [0, 1, 0]
@@ -248,7 +259,7 @@ def test_what_a_span_is_to_one_candidate_hides_nothing_of_another():
 
 
 def test_weigh_of_nothing_has_the_same_columns():
-    evidence = weigh("x", [], MODELS, np.empty((0, 3), np.float32), Neighbourhood(0.0, np.zeros(2)))
+    evidence = weigh("x", [], MODELS, LABELS, np.empty((0, 3), np.float32), Neighbourhood(0.0, np.zeros(2)))
     assert evidence.shared.shape == (0, len(names(MODELS)[0]))
     assert evidence.labelled.shape == (0, 2, len(names(MODELS)[1]))
 
