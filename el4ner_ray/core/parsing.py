@@ -10,7 +10,7 @@ from el4ner_ray.core.prompting import NO_ENTITY, SEPARATOR
 
 _WRAPPERS = "\"'`*“”‘’«»"
 _MAX_SURFACES = 64
-_BULLET = regex.compile(r"^\s*(?:[-*•–]+|\d+[.)])?\s*")
+_BULLET = regex.compile(r"^\s*(?:[-•–]+|\*+(?=\s|$)|\d+[.)])?\s*")
 _ENUMERATION = regex.compile(r"[,;:،、，；：]\s*|\s-\s")
 
 
@@ -20,6 +20,15 @@ class Extraction:
 
     surfaces: tuple[str, ...]
     problem: str = ""
+
+
+def said_in_full(answer: str) -> str:
+    """An answer that was stopped because it repeats itself, without its last item: that may have been cut anywhere.
+
+    Items end at separators and line breaks. What is repeated stands whole before, so nothing is lost.
+    """
+    end = max(answer.rfind(SEPARATOR.strip()), answer.rfind("\n"))
+    return answer if end < 0 else answer[:end]
 
 
 def parse_extraction(answer: str, finished: bool = True) -> Extraction:

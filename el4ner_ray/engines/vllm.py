@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from el4ner_ray.config import ModelConfig
+from el4ner_ray.core.parsing import said_in_full
 from el4ner_ray.core.prompting import messages, running_text
 from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Request
@@ -183,7 +184,7 @@ class VllmEngine:
     def _text(self, request: Request, answer: Any) -> str:
         if self._one_token_tells(request.choices):
             return request.choices[self._first_tokens(request.choices).index(answer.token_ids[0])]
-        text: str = answer.text
+        text = said_in_full(answer.text) if answer.finish_reason == "repetition" else str(answer.text)
         return text.strip()
 
     def _written(self, choices: tuple[str, ...]) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from el4ner_ray.core.parsing import parse_choice, parse_extraction, parse_list, pieces
+from el4ner_ray.core.parsing import parse_choice, parse_extraction, parse_list, pieces, said_in_full
 
 CASES = [
     # answer, finished, surfaces, whether there is a problem
@@ -39,6 +39,23 @@ def test_parse_extraction(answer: str, finished: bool, surfaces: tuple[str, ...]
     assert bool(parsed.problem) == problem
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        # Stopped in "City of Leeds": a candidate "City" that no model had named.
+        (
+            "University of Leeds | City of Leeds | City of Leeds | City",
+            "University of Leeds | City of Leeds | City of Leeds ",
+        ),
+        ("Ana\n- Paris\n- Paris\n- Pa", "Ana\n- Paris\n- Paris"),
+        ("la la la la la", "la la la la la"),
+        ("", ""),
+    ],
+)
+def test_the_last_item_of_an_answer_that_repeats_itself_does_not_count(answer: str, said: str) -> None:
+    assert said_in_full(answer) == said
+
+
 @given(st.text(), st.booleans())
 def test_any_answer_gives_clean_distinct_surfaces(answer: str, finished: bool) -> None:
     surfaces = parse_extraction(answer, finished).surfaces
@@ -64,6 +81,7 @@ def test_a_label_outside_the_set_is_an_abstention(answer: str, choice: str | Non
         ("2024\n- Saint-Denis", True, ("2024", "Saint-Denis")),
         ("", True, ()),
         ("-\n-\n-", True, ()),
+        ("**Ana**\n* **Paris**\n*Rome*\n*\n", True, ("Ana", "Paris", "Rome")),
     ],
 )
 def test_parse_list(answer: str, finished: bool, surfaces: tuple[str, ...]) -> None:
