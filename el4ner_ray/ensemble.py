@@ -23,6 +23,7 @@ from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.in_process import InProcess
 from el4ner_ray.labelled import Rows
 from el4ner_ray.pool import open_pool
+from el4ner_ray.readers import encodable
 from el4ner_ray.results import AnnotatedDocuments
 
 PoolSource = str | Path | Rows
@@ -143,6 +144,8 @@ class Ensemble:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UsageError(f"texts[{number}]: is a {type(text).__name__}; give a string")
+            if not encodable(text):
+                raise UsageError(f"texts[{number}]: has half of a surrogate pair, which is no character; take it out")
         with self._preparing:
             prepared = self.prepare(pool, labels)
             # What the stages hold is large: those of one pool are kept.

@@ -112,7 +112,7 @@ def _find(given: str) -> list[Found]:
     for file in files:
         if suffix(file) is None:
             raise UsageError(f"{file}: unknown suffix; it takes {known}")
-        if not _encodable(file):
+        if not encodable(file):
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
     local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
     return [
@@ -174,7 +174,7 @@ def columns(uri: str) -> tuple[str, ...] | None:
 
 def _distinct(uri: str, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
-        if not _encodable(name):
+        if not encodable(name):
             raise UsageError(f"{uri}: the column name {name!r} is not UTF-8; write the file in UTF-8")
         if list(names).count(name) > 1:
             raise UsageError(f"{uri}: there are two columns {name!r}; rename one")
@@ -272,7 +272,7 @@ def _json_row(number: int, line: bytes) -> Row:
         return Row(number, None, "broken JSON: nested too deeply")
     if not isinstance(values, dict):
         return Row(number, None, f"not a JSON object but {a(values)}")
-    if (b"\\ud" in line or b"\\uD" in line) and not _encodable(text := json.dumps(values, ensure_ascii=False)):
+    if (b"\\ud" in line or b"\\uD" in line) and not encodable(text := json.dumps(values, ensure_ascii=False)):
         # Arrow holds no lone surrogates; the rest of the row is kept to tell which document it was.
         return Row(
             number, json.loads(text.encode(errors="replace")), "a lone surrogate (\\ud800 to \\udfff) is no text"
@@ -286,7 +286,7 @@ def _csv(file: Any) -> Iterator[Row]:
     for number, fields, error in records:
         if error or len(fields) != len(header):
             yield Row(number, None, error or f"{len(fields)} fields where the header has {len(header)}")
-        elif not _encodable("".join(fields)):
+        elif not encodable("".join(fields)):
             cleaned = [field.encode(errors="replace").decode() for field in fields]
             yield Row(number, dict(zip(header, cleaned, strict=True)), "not UTF-8")
         else:
@@ -341,7 +341,8 @@ def a(value: object) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether the text is Unicode: has no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

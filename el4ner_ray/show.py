@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import regex
 from rich.table import Table
 from rich.text import Text
 
 from el4ner_ray.results import AnnotatedDocument, read_annotations
 
 _SAMPLE_DOCUMENTS, _SAMPLE_CHARACTERS = 5, 200
+_CONTROLS = regex.compile(r"(?![\n\t])\p{Cc}")
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 
@@ -31,24 +33,29 @@ def sample_table(directory: str) -> Table:
     colours: dict[str, str] = {}
     for document in islice(read_annotations(directory), _SAMPLE_DOCUMENTS):
         listed = Text("\n").join(
-            Text(f"{entity.text} ")
+            Text(f"{_plain(entity.text)} ")
             .append(entity.type, style=_colour(colours, entity.type))
             .append(f" {entity.score:.2f}")
             for entity in document.entities
             if entity.end <= _SAMPLE_CHARACTERS
         )
-        table.add_row(Text(document.doc_id), _marked(document, colours), listed)
+        table.add_row(Text(_plain(document.doc_id)), _marked(document, colours), listed)
     return table
 
 
 def _marked(document: AnnotatedDocument, colours: dict[str, str]) -> Text:
-    shown = Text(document.text[:_SAMPLE_CHARACTERS])
+    shown = Text(_plain(document.text[:_SAMPLE_CHARACTERS]))
     for entity in document.entities:
         if entity.end <= _SAMPLE_CHARACTERS:
             shown.stylize(f"bold {_colour(colours, entity.type)}", entity.start, entity.end)
     if len(document.text) > _SAMPLE_CHARACTERS:
         shown.append(" …")
     return shown
+
+
+def _plain(text: str) -> str:
+    """The text, as long as it was, with a space for what controls a terminal and for what rich would take out."""
+    return str(_CONTROLS.sub(" ", text))
 
 
 def _colour(colours: dict[str, str], type_: str) -> str:

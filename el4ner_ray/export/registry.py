@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.export import brat, conll, jsonl, label_studio, spacy_docbin, web_annotation
@@ -78,6 +79,7 @@ def _selected(
                 found = f"{entity.text!r:.80} is not at [{entity.start}:{entity.end}]"
                 raise UsageError(f"{at}: {found}; the file was changed since, annotate again")
         entities = () if document.status == "failed" else document.entities
-        kept = tuple(entity for entity in entities if entity.score >= min_score)
+        # Scores are stored as float32, where 0.9 is a little less.
+        kept = tuple(entity for entity in entities if entity.score >= np.float32(min_score))
         counts.update({"documents": 1, "entities": len(kept), "low": len(entities) - len(kept), document.status: 1})
         yield msgspec.structs.replace(document, entities=kept)

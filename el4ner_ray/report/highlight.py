@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import regex
 from markupsafe import Markup
 
 from el4ner_ray.html import joined
@@ -14,6 +15,7 @@ from el4ner_ray.report.shown import Mark, show
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
 
 SHOWN_DOCUMENTS = 50
+_OF_FORMULAE = regex.compile(r"[$\\]")
 _DEEPEST = 5  # as in marks.css
 
 
@@ -48,16 +50,24 @@ def _passage(text: str, start: int, end: int, marks: Sequence[Mark], slots: Mapp
         before = pieces[at - 1][1] if at else []
         after = pieces[at + 1][1] if at + 1 < len(pieces) else []
         ending = [number for number in over if number not in after]
-        yield _boxed(Markup.escape(content), over, marks, lane_of, slots, begins=set(over) - set(before))
+        yield _boxed(_untypeset(content), over, marks, lane_of, slots, begins=set(over) - set(before))
         # The label continues the boxes of what goes on; of what ends here, the innermost closes first.
         while ending:
             last = ending[-1]
             around = [number for number in over if number in after or number in ending]
             label = Markup('<span class="label type-{}">\u2060{}</span>').format(
-                slots[marks[last].type], marks[last].type
+                slots[marks[last].type], _untypeset(marks[last].type)
             )
             yield _boxed(label, around, marks, lane_of, slots, ends={last})
             ending.pop()
+
+
+def _untypeset(text: str) -> Markup:
+    """The text escaped, for notebooks, too: Jupyter sets what stands between two dollar signs as a formula.
+
+    Each in an element of its own, they are no pair (https://github.com/CODAIT/text-extensions-for-pandas/issues/31).
+    """
+    return Markup(_OF_FORMULAE.sub(r"<span>\g<0></span>", str(Markup.escape(text))))
 
 
 def _boxed(

@@ -116,6 +116,7 @@ def test_pools_and_labels_of_ones_own(ensemble: Ensemble) -> None:
     [
         ("one", POOL, None, ["texts", "list"]),
         (["a", None], POOL, None, ["texts[1]", "NoneType"]),
+        (["a", "b\ud800"], POOL, None, ["texts[1]", "surrogate"]),
         (["a"], "nowhere.jsonl", None, ["nowhere.jsonl"]),
         (["a"], [{"text": "Anna"}], None, ["pool, item 0", "entities"]),
         (["a"], [{"text": "Anna", "entities": [{"start": 0, "end": 9, "type": "p"}]}], None, ["item 0", "end"]),

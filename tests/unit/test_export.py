@@ -497,6 +497,13 @@ def test_web_annotation_selectors_resolve(write: Any, documents: dict[str, Annot
 # --- What all formats share
 
 
+def test_the_least_score_is_kept(write: Any) -> None:
+    # As float32, in which scores are stored, 0.9 is a little less than 0.9.
+    _, all_of_them = write("jsonl", min_score=0.0)
+    _, summary = write("jsonl", min_score=0.9, overwrite=True)
+    assert 0 < summary.entities < all_of_them.entities
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_output_that_exists_is_replaced_only_on_request(write: Any, tmp_path: Path, format_: str) -> None:
     out, _ = write(format_)

@@ -63,6 +63,14 @@ def test_nested_entities_lie_in_each_other() -> None:
     assert shown.titles[0] == "University of Oslo: org 0.50, [0, 18), found by a"
 
 
+def test_jupyter_finds_no_formula() -> None:
+    # It sets as one what stands between two dollar signs, or \\( and \\), of one element.
+    html = document("for $31 a share, or $135 \\(a\\)", [(5, 7, "price")])._repr_html_()
+    assert html.count("<span>$</span>") == 2
+    assert html.count("<span>\\</span>") == 2
+    assert Shown(html).text == "for $31 a share, or $135 \\(a\\)"
+
+
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_what_a_document_holds_is_text(payload: str) -> None:
     shown = Shown(document(payload, [(0, len(payload), payload)])._repr_html_())
