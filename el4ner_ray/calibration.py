@@ -141,7 +141,12 @@ def learn_from(known: Sequence[Weighed], labels: tuple[str, ...], *, nested: boo
     truth = np.concatenate(truths)
     counts = [len(sentence.candidates) for sentence in sentences]
     # Equal texts are one sentence: else a fold would be held out from what it was learnt from.
-    _, texts = np.unique([sentence.gold.text for sentence in sentences], return_inverse=True)
+    distinct, texts = np.unique([sentence.gold.text for sentence in sentences], return_inverse=True)
+    if len(distinct) < 2:
+        raise FatalError(
+            "method calibrated: the models find something in one text of the pool alone; "
+            "use other models or --method paper"
+        )
     penalty, probabilities = best_penalty(evidence, truth, np.repeat(texts, counts))
     held_out = np.split(probabilities, np.cumsum(counts)[:-1])
     scores, right = judged(sentences, held_out, labels, nested=nested)

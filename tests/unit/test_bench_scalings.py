@@ -19,7 +19,7 @@ def _sentences(count: int, seed: int) -> list[Weighed]:
     gold = random.random(count) < 1 / (1 + np.exp(-2 * feature))
     return [
         Weighed(
-            LabelledText(str(i), "Oslo", (LabelledSpan(0, 4, "place"),) if is_gold else ()),
+            LabelledText(str(i), f"Oslo {i}", (LabelledSpan(0, 4, "place"),) if is_gold else ()),
             [Entity(Span(0, 4), "place", 0.0, (), ())],
             Evidence(np.array([[value]]), np.zeros((1, 1, 1))),
         )

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from el4ner_ray.calibration import read_fusion, write_fusion
+from el4ner_ray.calibration import Weighed, learn_from, read_fusion, write_fusion
 from el4ner_ray.core.evidence import Evidence, Neighbourhood, names, shape, weigh
 from el4ner_ray.core.fusion import Fusion, Weights, best_penalty, choose, fit, operating_points, out_of_fold, resolve
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.reliability import reliability
 from el4ner_ray.core.scaling import Scaling, fit_scaling
+from el4ner_ray.errors import FatalError
+from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.schema import Candidate, Entity, Span, Vote
 from el4ner_ray.stages.classify import with_listed
 
@@ -178,6 +180,14 @@ def test_a_calibration_of_another_version_is_not_read(tmp_path):
     fusion = Fusion(weights, Scaling(0.1, 1.2), True, 1.0, 5, 5, 5, tuple(SCORES.tolist()), tuple(RIGHT.tolist()))
     write_fusion(str(tmp_path), "now", fusion)
     assert read_fusion(str(tmp_path), "now") == fusion
+
+
+def test_one_text_alone_teaches_nothing():
+    oslo = LabelledText("0", "Oslo", (LabelledSpan(0, 4, "x"),))
+    found = [Entity(Span(0, 4), "x", 0.0, (), ())]
+    known = [Weighed(oslo, found, Evidence(np.zeros((1, 1)), np.zeros((1, 2, 1))))] * 10
+    with pytest.raises(FatalError, match="in one text of the pool alone"):
+        learn_from(known, LABELS, nested=False)
 
 
 def test_lexicon_leaves_a_sentence_out_when_it_is_asked_about_itself():
