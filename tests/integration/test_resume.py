@@ -94,7 +94,9 @@ def test_a_run_that_is_ended_leaves_no_process_and_resumes_with_nothing_lost_or_
 ) -> None:
     corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": str(i), "text": f"Anna met Ben {i}."} for i in range(40)])
     config, output, mark = tmp_path / "job.yaml", tmp_path / "out", str(tmp_path)
-    config.write_text("fake: {latency_ms: 1500}\nlimits: {documents_per_file: 4, batch_documents: 4}")
+    config.write_text(
+        "fake: {latency_ms: 1500}\nlimits: {documents_per_file: 4, batch_documents: 4, batches_in_flight: 2}"
+    )
     arguments = ["annotate", str(corpus), "--pool", str(gold_index), "--pool-spans", "gold", "--profile", "fake"]
     arguments += ["--output", str(output), "--config", str(config)]
     process = subprocess.Popen(
