@@ -27,8 +27,7 @@ class Pace:
 
 def pace(output: Path) -> Pace:
     """The pace of a run without its start. Raises ValueError where less than two files were committed."""
-    place = Place(str(output))
-    files = sorted((output / path for path in place.files(ANNOTATIONS, ".parquet")), key=lambda f: f.stat().st_mtime)
+    files = sorted((output / ANNOTATIONS).glob("*.parquet"), key=lambda file: file.stat().st_mtime)
     first, *others = files
     if not others:
         raise ValueError(f"{output}: a single file tells no pace; let files hold fewer documents")
@@ -37,7 +36,7 @@ def pace(output: Path) -> Pace:
 
 
 def seconds(output: Path, again: Path) -> float:
-    """Seconds to commit the annotation files of `output` into the new folder `again`, with nothing else to do.
+    """Seconds to commit the annotation files of `output` into the new folder `again`, one after another.
 
     That is naming, Parquet, temporary file and rename, and at the end what the driver reads of all files to account for
     every document. Reading the rows is not in it. The files of one run are held in memory.

@@ -45,5 +45,6 @@ class Lexicon:
         if not len(self.vectors):
             return np.full((len(candidates), len(self.starts) - 1), NO_SPAN, np.float32)
         cosines = (candidates @ self.vectors.T)[:, self.surface_of]
-        cosines[:, np.isin(self.sentence_of, without)] = NO_SPAN
+        if len(without):
+            cosines[:, np.isin(self.sentence_of, without)] = NO_SPAN
         return segment_max(cosines, self.starts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -27,12 +28,17 @@ class Weigher:
         self._labels = tuple(labels)
         self._embedder = Embedder(config.demonstrations.embedder)
         self.pool = DemonstrationIndex.read_pool(index)
-        self._numbers = defaultdict[str, list[int]](list)
-        for number, known in enumerate(self.pool):
-            self._numbers[known.text].append(number)
         types = read_metadata(index)["types"]
         numbers = {number: self._labels.index(type_) for number, type_ in enumerate(types)}
         self._lexicon = DemonstrationIndex.open(index).lexicon(numbers, len(self._labels))
+
+    @cached_property
+    def _numbers(self) -> dict[str, list[int]]:
+        """The pool sentences of each text: needed to learn from the pool, not to annotate with what was learnt."""
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for number, known in enumerate(self.pool):
+            numbers[known.text].append(number)
+        return numbers
 
     def weigh(self, sentence: str, candidates: list[Entity], demonstrations: list[int], *, of_pool: bool) -> Evidence:
         """Evidence for a sentence's candidates, whose spans count from its start.
