@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, worker
 from ray.data import DataContext
 from ray.job_config import JobConfig
 
@@ -54,6 +56,10 @@ _PATIENCE = {
 }
 _pause = threading.Event()
 
+_KILLED_FOR_MEMORY = re.compile(
+    r"(\d+) worker\(s\) were killed due to the node running low on memory\..*? was (.+? used / .+?) limit"
+)
+
 
 def end_leftovers() -> None:
     """End the processes that killed runs left behind on this machine: they might still commit files."""
@@ -79,16 +85,40 @@ def session() -> Iterator[None]:
             os.environ.setdefault(name, value)
         end_leftovers()
         os.environ[orphans.MARK] = orphans.this_driver().mark
+    events: Path | None = None
     try:
         _join(local)
+        if local:
+            events = Path(worker._global_node.get_logs_dir_path(), "events", "event_RAYLET.log")
         _configure_data()
         yield
     finally:
         ray.shutdown()
+        if events is not None:
+            tell_memory_kills(events)
         if local:
             del os.environ[orphans.MARK]
             # Ray's agents, which would follow in some seconds; and of an interrupted run, engines.
             orphans.end(lambda driver: driver == orphans.this_driver())
+
+
+def tell_memory_kills(events: Path) -> None:
+    """Log that Ray ended processes for want of memory, from a raylet's file of events (a JSON object a line).
+
+    Each failure that follows names something else: engines that do not start a second time, actors that are not there.
+    On a cluster Ray tells it in the driver's output.
+    """
+    try:
+        found = _KILLED_FOR_MEMORY.findall(events.read_text("utf-8"))
+    except FileNotFoundError:  # nothing happened
+        return
+    if found:
+        logger.warning(
+            "Ray ended processes of this run for want of memory, %d in all (the last time with %s): end what else runs "
+            "on this machine, or take a smaller profile (`el4ner doctor` names those that fit)",
+            sum(int(number) for number, _ in found),
+            found[-1][1],
+        )
 
 
 @contextmanager
