@@ -18,7 +18,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from el4ner_ray import logs
 from el4ner_ray.config import JobConfig, ModelConfig
-from el4ner_ray.engines import batch_invariance
+from el4ner_ray.engines import batch_invariance, lax_timers
 from el4ner_ray.engines.applications import Starting, application_name
 from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
@@ -183,6 +183,7 @@ def cpu_environment(model: ModelConfig, cores: list[int]) -> dict[str, str]:
         # changed with the batch size, against 0 without (SmolLM2-135M, batches of 140 and 14).
         "VLLM_CPU_ATTN_SPLIT_KV": "0",
         batch_invariance.SWITCH: "1",
+        lax_timers.SWITCH: "1",
         "GLIBC_TUNABLES": _KEPT_MEMORY,
         # Threads that wait must not spin: other engines and the stages share these cores.
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -12,7 +12,7 @@ import el4ner_ray
 
 def test_import_stays_light() -> None:
     """It happens in every process of vLLM."""
-    code = "import sys, el4ner_ray.engines.batch_invariance; print(*sys.modules)"
+    code = "import sys, el4ner_ray.engines.batch_invariance, el4ner_ray.engines.lax_timers; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"ray", "torch", "vllm", "pydantic", "pyarrow", "spacy"} & set(done.stdout.split())
 
