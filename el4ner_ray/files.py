@@ -1,10 +1,22 @@
-"""Files that an option names."""
+"""Files and folders that an option names."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import fsspec
 
 from el4ner_ray.errors import UsageError
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a local path or URI, and the path within it. Raises UsageError where there is none."""
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand
+        raise UsageError(f"{uri}: cannot be opened: {error}") from None
+    return filesystem, path
 
 
 def write_text(path: Path, content: str, option: str) -> None:

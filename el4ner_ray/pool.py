@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from el4ner_ray.engines import bundled
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText, Rows, check_against, labels_of, name_of, read_labelled
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
     if isinstance(source, str) and (Path(source) / "index.json").is_file():
         built_from = read_metadata(source)
         labels = config.labels or dict.fromkeys(built_from["types"], "")
-        _check_ready(config, source, built_from)
+        _check_ready(config, source, built_from, labels)
         _check_types(built_from["types"], labels, source)
         pool = Pool(source, labels, built_from, None)
     else:
@@ -95,7 +98,10 @@ def _hash(built_from: dict[str, Any]) -> str:
 
 def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str]) -> dict[str, Any]:
     settings = config.demonstrations
-    extracted = settings.pool_spans == "extracted"
+    # Gold spans depend on no model, so such an index serves any ensemble.
+    extraction = _extraction(config, labels)
+    if settings.pool_spans == "gold":
+        extraction = {field: type(value)() for field, value in extraction.items()}
     return {
         "format": FORMAT,
         "sentences": len(texts),
@@ -104,17 +110,23 @@ def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str])
         "pool_spans": settings.pool_spans,
         "embedder": settings.embedder,
         "embedder_identity": source_identity(settings.embedder),
-        # Gold spans depend on no model, so such an index serves any ensemble.
-        "models": {m.name: source_identity(m.source, m.revision) for m in config.models} if extracted else {},
-        "chat_templates": [m.name for m in config.models if m.chat_template] if extracted else [],
-        "answer_tokens": config.limits.zero_shot_tokens if extracted else 0,
-        "engine": config.engine if extracted else "",
-        "prompts": Prompts(config.prompts, labels).hash if extracted else "",
-        "labels": labels if extracted else {},
+        **extraction,
     }
 
 
-def _check_ready(config: JobConfig, folder: str, built_from: dict[str, Any]) -> None:
+def _extraction(config: JobConfig, labels: dict[str, str]) -> dict[str, Any]:
+    """What extracted spans depend on."""
+    return {
+        "models": {m.name: source_identity(m.source, m.revision) for m in config.models},
+        "chat_templates": [m.name for m in config.models if m.chat_template],
+        "answer_tokens": config.limits.zero_shot_tokens,
+        "engine": config.engine,
+        "prompts": Prompts(config.prompts, labels).hash,
+        "labels": labels,
+    }
+
+
+def _check_ready(config: JobConfig, folder: str, built_from: dict[str, Any], labels: dict[str, str]) -> None:
     wanted = {
         "embedder": config.demonstrations.embedder,
         "embedder_identity": source_identity(config.demonstrations.embedder),
@@ -126,6 +138,15 @@ def _check_ready(config: JobConfig, folder: str, built_from: dict[str, Any]) -> 
             raise UsageError(
                 f"--pool {folder}: the index was built with {field} {built_from[field]!r}, this job has {value!r}; "
                 "change the configuration or build the index again"
+            )
+    if config.demonstrations.pool_spans == "extracted":
+        others = [field for field, value in _extraction(config, labels).items() if built_from[field] != value]
+        if others:
+            logger.warning(
+                "--pool %s: its spans were extracted with other %s than this job's; demonstrations may suit less well "
+                "than those of an index that is built again",
+                folder,
+                ", ".join(others),
             )
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, SupportsIndex, overload
 
-import fsspec
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
+from el4ner_ray.files import file_system
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
 Status = Literal["ok", "partial", "failed"]
@@ -86,7 +86,7 @@ def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
     batch of rows and the parts of unfinished documents. Raises UsageError, at the call where there are no annotations,
     and while reading where a document lacks parts.
     """
-    filesystem, root = fsspec.core.url_to_fs(directory)
+    filesystem, root = file_system(directory)
     folder = f"{root.rstrip('/')}/annotations"
     paths = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
     files = sorted(path for path in paths if path.endswith(".parquet"))

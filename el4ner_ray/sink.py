@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +17,8 @@ from ray.data.block import Block, BlockAccessor
 
 from el4ner_ray import schema
 from el4ner_ray.annotations import annotation_rows, error_rows, failures_of
-from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.errors import FatalError
+from el4ner_ray.files import file_system
 from el4ner_ray.schema import SENTENCES, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
@@ -46,16 +46,9 @@ class FileSummary(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Place:
-    """A folder of any file system that fsspec knows."""
+    """A folder of any file system that fsspec knows. Methods raise UsageError where it has none such."""
 
     uri: str
-
-    def _resolved(self) -> tuple[Any, str]:
-        try:
-            filesystem, path = fsspec.core.url_to_fs(self.uri)
-        except (ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand
-            raise UsageError(f"{self.uri}: cannot be opened: {error}") from None
-        return filesystem, path
 
     def write(self, name: str, content: bytes) -> None:
         """Write `name` below the folder, complete or not at all: temporary file, then rename.
@@ -63,7 +56,7 @@ class Place:
         The temporary name starts with a dot, which readers of Parquet folders skip. Raises FatalError, naming the file,
         when that fails.
         """
-        filesystem, root = self._resolved()
+        filesystem, root = file_system(self.uri)
         target = posixpath.join(root, name)
         folder, base = posixpath.split(target)
         temporary = posixpath.join(folder, f".{base}.part")
@@ -79,7 +72,7 @@ class Place:
 
     def move_aside(self, names: Sequence[str], folder: str) -> None:
         """Move what exists of `names` into `folder`, both below this one."""
-        filesystem, root = self._resolved()
+        filesystem, root = file_system(self.uri)
         filesystem.makedirs(posixpath.join(root, folder), exist_ok=True)
         for name in names:
             if filesystem.exists(posixpath.join(root, name)):
@@ -95,7 +88,7 @@ class Place:
         return [f for f in self._listed(folder) if f.endswith(".part") and posixpath.basename(f).startswith(".")]
 
     def _listed(self, folder: str) -> list[str]:
-        filesystem, root = self._resolved()
+        filesystem, root = file_system(self.uri)
         path = posixpath.join(root, folder)
         # Workers write, the driver lists: what it saw before does not count.
         filesystem.invalidate_cache()
@@ -104,18 +97,18 @@ class Place:
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name` below this one, if it is there."""
-        filesystem, root = self._resolved()
+        filesystem, root = file_system(self.uri)
         path = posixpath.join(root, name)
         if filesystem.exists(path):
             filesystem.rm(path, recursive=True)
 
     def open(self, path: str) -> Any:
         """A file as `files` names it, for reading."""
-        return self._resolved()[0].open(path, "rb")
+        return file_system(self.uri)[0].open(path, "rb")
 
     def read(self, name: str) -> bytes | None:
         """Content of `name` below the folder; None when it does not exist."""
-        filesystem, root = self._resolved()
+        filesystem, root = file_system(self.uri)
         path = posixpath.join(root, name)
         if not filesystem.exists(path):
             return None

@@ -28,7 +28,7 @@ from el4ner_ray.corpus import check_unchanged, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.output import open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
-from el4ner_ray.results import first_parts
+from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
 from tests.conftest import ROOT, write_jsonl
@@ -104,7 +104,7 @@ def test_what_killed_writers_left_is_removed_where_paths_do_not_begin_with_a_sla
 ) -> None:
     # As on an object store, whose paths begin with the bucket.
     bucket = DirFileSystem(str(tmp_path), LocalFileSystem())
-    monkeypatch.setattr(Place, "_resolved", lambda _: (bucket, "out"))
+    monkeypatch.setattr(sink, "file_system", lambda _: (bucket, "out"))
     name = put(place, ("a", 0, "A", "failed"))
     place.remove(f"annotations/{name}")
     place.write("annotations/.b.parquet.part", b"half a file")
@@ -116,6 +116,8 @@ def test_what_killed_writers_left_is_removed_where_paths_do_not_begin_with_a_sla
 def test_a_file_system_that_is_not_installed_is_told(uri: str) -> None:
     with pytest.raises(UsageError, match=rf"{uri}: cannot be opened: "):
         Place(uri).read("run.json")
+    with pytest.raises(UsageError, match=rf"{uri}: cannot be opened: "):
+        read_annotations(uri)
 
 
 def file_name_of(place: Place) -> str:

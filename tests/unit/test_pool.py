@@ -1,12 +1,15 @@
 """An index is used again only for what it was built from."""
 
+import json
+import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.labelled import LabelledSpan, LabelledText
-from el4ner_ray.pool import origin
+from el4ner_ray.pool import open_pool, origin
 
 LABELS = {"person": "named people"}
 POOL = [LabelledText("1", "Ana slept.", (LabelledSpan(0, 3, "person"),))]
@@ -35,3 +38,26 @@ def test_what_models_list_depends_on_how_they_are_asked(changed: dict[str, Any])
 @pytest.mark.parametrize("changed", _changes(), ids=lambda changed: next(iter(changed)))
 def test_gold_spans_serve_any_ensemble(changed: dict[str, Any]) -> None:
     assert origin(_config("gold"), POOL, LABELS) == origin(_config("gold", **changed), POOL, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("pool_spans", "changed", "told"),
+    [
+        ("extracted", {}, []),
+        ("extracted", _changes()[0], ["chat_templates"]),
+        ("extracted", _changes()[1], ["models"]),
+        ("extracted", _changes()[2], ["answer_tokens"]),
+        ("gold", _changes()[1], []),
+    ],
+)
+def test_an_index_that_other_models_extracted_is_used_and_told(
+    pool_spans: str, changed: dict[str, Any], told: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = _config(pool_spans, labels=LABELS)
+    config = config.model_copy(update={"demonstrations": config.demonstrations.model_copy(update={"k": 1})})
+    (tmp_path / "index.json").write_text(json.dumps(origin(config, POOL, LABELS)))
+    with caplog.at_level(logging.WARNING, "el4ner_ray.pool"):
+        pool = open_pool(config.model_copy(update=changed), str(tmp_path))
+    assert pool.texts is None
+    fields = [message.split("other ")[1].split(" than")[0] for message in caplog.messages]
+    assert fields == told
