@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from el4ner_ray.core.grouping import grouped
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.similarity import Floats, Ints, PoolSpans, nearest, span_similarities
 from el4ner_ray.errors import UsageError
@@ -80,26 +81,15 @@ class DemonstrationIndex:
     def by_spans(self, queries: Sequence[Floats], weights: Sequence[Floats], ks: Sequence[int]) -> list[list[int]]:
         """For each query, the spans (q, d) of a sentence, its k most similar pool sentences, best first."""
         chosen: list[list[int]] = []
-        for some in _together([len(query) for query in queries]):
-            similarities = span_similarities(queries[some], weights[some], self.pool_spans)
-            chosen += map(nearest, similarities, ks[some])
+        asked = zip(queries, weights, ks, strict=True)
+        for some in grouped(asked, lambda one: len(one[0]), _SPANS_TOGETHER):
+            some_queries, some_weights, some_ks = zip(*some, strict=True)
+            chosen += map(nearest, span_similarities(some_queries, some_weights, self.pool_spans), some_ks)
         return chosen
 
     def by_sentence(self, query: Floats, k: int) -> list[int]:
         """The k pool sentences most similar to a whole sentence (d,), best first."""
         return nearest(self.sentences @ query, k)
-
-
-def _together(spans: Sequence[int]) -> Iterator[slice]:
-    """Consecutive queries, given their numbers of spans, that have few enough together for one product."""
-    first = total = 0
-    for number, of_query in enumerate(spans):
-        if number > first and total + of_query > _SPANS_TOGETHER:
-            yield slice(first, number)
-            first, total = number, 0
-        total += of_query
-    if spans:
-        yield slice(first, len(spans))
 
 
 def read_metadata(folder: str) -> dict[str, Any]:

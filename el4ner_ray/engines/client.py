@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
 from contextvars import Context
 
 import msgspec
@@ -19,6 +18,7 @@ from tenacity.wait import wait_random_exponential
 
 from el4ner_ray import logs
 from el4ner_ray.config import JobConfig
+from el4ner_ray.core.grouping import grouped
 from el4ner_ray.engines.applications import PAUSE_SECONDS, application_name, have_started
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.errors import RetryableError
@@ -65,7 +65,7 @@ class ServedEnsemble:
         distinct = list(dict.fromkeys(requests))
         if not distinct:
             return []
-        calls = list(calls_of(distinct, self._limits.call_requests, _CALL_CHARACTERS))
+        calls = list(grouped(distinct, _characters, _CALL_CHARACTERS, self._limits.call_requests))
         # Inside a Serve replica, calls inherit the id of the request that it answers, and Serve's router (Ray 2.60,
         # `_pending_requests_by_id`) loses all but one of those that have the same: each gets a context without any.
         # They log what this context is about.
@@ -132,18 +132,5 @@ class ServedEnsemble:
         return self._handles[model]
 
 
-def calls_of(requests: Sequence[Request], most: int, most_characters: int) -> Iterator[list[Request]]:
-    """The requests in order, in calls of at most `most` requests and, where one alone is not longer, so many
-    characters.
-    """
-    call: list[Request] = []
-    characters = 0
-    for request in requests:
-        length = sum(map(len, request.turns + request.choices))
-        if call and (len(call) == most or characters + length > most_characters):
-            yield call
-            call, characters = [], 0
-        call.append(request)
-        characters += length
-    if call:
-        yield call
+def _characters(request: Request) -> int:
+    return sum(map(len, request.turns + request.choices))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
+from el4ner_ray.core.grouping import grouped
 from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.errors import UsageError
@@ -177,7 +178,7 @@ class Annotator:
         numbers = [itertools.count() for _ in texts]
         # In the event loop, which is free for others in between. A sentence takes less than a millisecond, but opening
         # quotation marks the square of their number (sentencex): 8,000 of them 25 ms, a megabyte minutes.
-        for together in _together(parts, limit):
+        for together in grouped(parts, lambda part: len(part.text), limit):
             table = await self._segment(_rows(together, session=0))
             for part, spans in zip(together, SENTENCES.decode(table), strict=True):
                 for span in spans:
@@ -194,18 +195,6 @@ class Annotator:
         for stage, run in recipe.steps:
             table = await run(table)
             yield stage, table
-
-
-def _together(parts: Sequence[Sentence], characters: int) -> Iterator[list[Sentence]]:
-    """The parts in order, in groups of at most so many characters; one that is longer is alone."""
-    group: list[Sentence] = []
-    for part in parts:
-        if group and sum(len(each.text) for each in [*group, part]) > characters:
-            yield group
-            group = []
-        group.append(part)
-    if group:
-        yield group
 
 
 def _asking(stage: Stage) -> Step:

@@ -1,4 +1,4 @@
-"""How requests are put into calls to an engine."""
+"""Calls to an engine."""
 
 import asyncio
 import logging
@@ -7,43 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from el4ner_ray import logs
 from el4ner_ray.config import load
 from el4ner_ray.engines.base import Request
-from el4ner_ray.engines.client import ServedEnsemble, calls_of
-
-
-def asked(*lengths: int) -> list[Request]:
-    return [Request(("x" * length,)) for length in lengths]
-
-
-@pytest.mark.parametrize(
-    ("lengths", "calls"),
-    [
-        ((), []),
-        ((1, 1, 1, 1), [3, 1]),
-        ((5, 5), [2]),
-        ((5, 6), [1, 1]),
-        ((30, 1, 30), [1, 1, 1]),  # one that is too long by itself goes alone
-    ],
-)
-def test_calls_are_full(lengths: tuple[int, ...], calls: list[int]) -> None:
-    assert [len(call) for call in calls_of(asked(*lengths), 3, 10)] == calls
-
-
-@given(st.lists(st.integers(0, 20)), st.integers(1, 5), st.integers(1, 40))
-def test_every_request_is_in_one_call_in_order_and_within_both_bounds(
-    lengths: list[int], most: int, characters: int
-) -> None:
-    requests = asked(*lengths)
-    calls = list(calls_of(requests, most, characters))
-    assert [request for call in calls for request in call] == requests
-    for call in calls:
-        assert 1 <= len(call) <= most
-        assert len(call) == 1 or sum(len(request.turns[0]) for request in call) <= characters
+from el4ner_ray.engines.client import ServedEnsemble
 
 
 class Unanswered:
@@ -68,7 +36,7 @@ def test_a_call_that_nobody_waits_for_any_more_is_cancelled(monkeypatch: pytest.
     monkeypatch.setattr(ServedEnsemble, "_handle", lambda *_: SimpleNamespace(options=lambda session_id: handle))
 
     async def ask() -> None:
-        call = asyncio.create_task(ensemble._call("fake-a", asked(1), "", logs.bound(logging.getLogger())))
+        call = asyncio.create_task(ensemble._call("fake-a", [Request(("x",))], "", logs.bound(logging.getLogger())))
         if given_up:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
