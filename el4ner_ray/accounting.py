@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -39,31 +39,37 @@ class Accounts:
 
 
 class Parts:
-    """The (doc_id, part) of rows; as `corpus.Done`. Takes 16 bytes a row, where a set of tuples takes some 200."""
+    """The (doc_id, part) of rows; as `corpus.Done`. Takes 16 bytes a row, where a set of tuples takes some 200.
 
-    def __init__(self, digests: Digests) -> None:
+    `unread` are documents that could not be read: their one row stands for all parts that they may have once mended.
+    """
+
+    def __init__(self, digests: Digests, unread: frozenset[str] = frozenset()) -> None:
         """`digests` are those of the rows, as `_digest` makes them, in any order."""
         self._sorted = np.unique(digests)
+        self.unread = unread
 
     @classmethod
-    def of(cls, keys: Iterable[tuple[str, int]]) -> Parts:
-        """Those of the rows with these keys."""
-        return cls(_digests(keys))
+    def of(cls, texts: Mapping[tuple[str, int], int | None]) -> Parts:
+        """Those of the rows with these keys, as `committed_texts` gives them."""
+        return cls(_digests(texts), frozenset(doc_id for (doc_id, _), text in texts.items() if text is None))
 
     def __len__(self) -> int:
         return len(self._sorted)
 
     def __contains__(self, key: tuple[str, int]) -> bool:
+        if key[0] in self.unread:
+            return True
         digest = _digest(*key)
         at = int(np.searchsorted(self._sorted, np.bytes_(digest)))
         return at < len(self._sorted) and bool(self._sorted[at] == digest)
 
 
-def committed_parts(place: Place) -> Parts:
-    """The (doc_id, part) of every committed row."""
+def committed_parts(place: Place, unread: frozenset[str] = frozenset()) -> Parts:
+    """The (doc_id, part) of every committed row. `unread` as in Parts."""
     tables = _tables(place, [schema.DOC_ID, schema.PART])
     keys = (zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True) for table in tables)
-    return Parts(np.concatenate([np.array([], "S16"), *map(_digests, keys)]))
+    return Parts(np.concatenate([np.array([], "S16"), *map(_digests, keys)]), unread)
 
 
 def committed_texts(place: Place) -> dict[tuple[str, int], int | None]:
@@ -82,16 +88,17 @@ class Retried:
     """The documents of a run that are annotated again, those of which some part is not ok; as `corpus.Done`, the rest.
 
     `texts` has all their parts, as `committed_texts` gives them; `ok` those that need no further work, and neither do
-    those that have been annotated `again`.
+    those that have been annotated `again`. `columns` are the extra columns of the run, as `Corpus.columns`.
     """
 
     texts: dict[tuple[str, int], int | None]
     documents: frozenset[str]
     ok: frozenset[tuple[str, int]]
+    columns: Mapping[str, str] = field(default_factory=dict)
     again: Done = frozenset()
 
     @classmethod
-    def of(cls, place: Place) -> Retried:
+    def of(cls, place: Place, columns: Mapping[str, str]) -> Retried:
         """Those of the run in a folder."""
         failed: set[str] = set()
         ok: set[tuple[str, int]] = set()
@@ -102,7 +109,7 @@ class Retried:
                 else:
                     failed.add(doc_id)
         texts = {key: text for key, text in committed_texts(place).items() if key[0] in failed}
-        return cls(texts, frozenset(failed), frozenset(key for key in ok if key[0] in failed))
+        return cls(texts, frozenset(failed), frozenset(key for key in ok if key[0] in failed), columns)
 
     def without(self, parts: Done) -> Retried:
         """The same when these parts have been annotated again."""

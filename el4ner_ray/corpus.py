@@ -54,6 +54,15 @@ class Corpus:
     text_column: str
     id_column: str | None
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """What each extra column of the output holds: its Arrow type, or `JSON text`."""
+        before = {new: old for old, new in self.renamed.items()}
+        return {
+            field.name: "JSON text" if before.get(field.name, field.name) in self.json_columns else str(field.type)
+            for field in self.extra_schema
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -77,8 +86,16 @@ class Done(Protocol):
     def __contains__(self, key: tuple[str, int], /) -> bool: ...
 
 
-def survey(inputs: Sequence[str], text_column: str, id_column: str | None = None, limit: int | None = None) -> Corpus:
+def survey(
+    inputs: Sequence[str],
+    text_column: str,
+    id_column: str | None = None,
+    limit: int | None = None,
+    without: str | None = None,
+) -> Corpus:
     """What there is to annotate: the first `limit` documents (default: all) of the inputs in their order.
+
+    Files below the folder `without`, a run's output, are left out.
 
     A document's id is its value in `id_column`, else in the column `id` of a file that has one (that is: in one of the
     first 1,000 lines), else `{file}:{line or row}` (of a .txt file `{file}`), `{file}` being the path relative to the
@@ -89,7 +106,7 @@ def survey(inputs: Sequence[str], text_column: str, id_column: str | None = None
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: must be at least 1")
-    found = readers.find(inputs)
+    found = readers.find(inputs, without)
     files: list[CorpusFile] = []
     counts: Counter[str] = Counter()
     # 128-bit hashes take a fraction of the ids' memory, and no two ids of any archive will share one.
@@ -155,8 +172,9 @@ def check_unchanged(
 ) -> None:
     """Raise UsageError, naming the document, unless the corpus still has the text of every part that was annotated.
 
-    `texts` are hashes by (doc_id, part), as `accounting.committed_texts` gives them; None compares equal to anything.
-    With `whole` false the corpus may lack documents. Streams, and reads every text once.
+    `texts` are hashes by (doc_id, part), as `accounting.committed_texts` gives them; None compares equal to anything,
+    and need not be there: a line that could not be read may have got the id that it has since. With `whole` false the
+    corpus may lack other documents, too. Streams, and reads every text once.
     """
     mend = "restore the input, name another --output, or start anew with --force (the old output is kept beside)"
     annotated = {doc_id for doc_id, _ in texts}
@@ -175,10 +193,11 @@ def check_unchanged(
                         f"{file.uri}:{document.number}: the text of document {document.doc_id!r} is not the one "
                         f"that was annotated into {output}; {mend}"
                     )
-    if whole and len(found) < len(texts):
-        doc_id, part = min(texts.keys() - found)
+    gone = [key for key, text in texts.items() if whole and text is not None and key not in found]
+    if gone:
+        doc_id, part = min(gone)
         raise UsageError(
-            f"{len(texts) - len(found)} rows of {output} are not in the input any more, the first is part {part} of "
+            f"{len(gone)} rows of {output} are not in the input any more, the first is part {part} of "
             f"document {doc_id!r}; {mend}"
         )
 

@@ -52,7 +52,7 @@ class ExtraColumns:
         schema = pa.schema([(name, pa.string() if type_ is None else type_) for name, type_ in types.items()])
         for uri, other in self._schemas:
             try:
-                schema = pa.unify_schemas([schema, other], promote_options="permissive")
+                schema = _united(schema, other)
                 for field in other:
                     pa.array([], field.type).cast(schema.field(field.name).type)
             except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
@@ -66,6 +66,25 @@ class ExtraColumns:
             for field in schema
         ]
         return pa.schema(fields), renamed, frozenset(name for name, type_ in types.items() if type_ is None)
+
+
+def _united(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """One schema for both. Raises ArrowInvalid or ArrowTypeError where the types of a column do not unite."""
+    united = pa.unify_schemas([schema, other], promote_options="permissive")
+    for i, field in enumerate(united):
+        types = [each.field(field.name).type for each in (schema, other) if field.name in each.names]
+        types = [type_ for type_ in types if not pa.types.is_null(type_)]
+        if any(pa.types.is_uint64(type_) for type_ in types) and pa.types.is_int64(field.type):
+            raise pa.ArrowTypeError(f"Field {field.name}: int64 does not hold every uint64")
+        if _in_ns(field.type) and not all(map(_in_ns, types)):
+            # Arrow chooses the finest unit, in which the year 9999 is not: ns end in 2262.
+            us = pa.duration("us") if pa.types.is_duration(field.type) else pa.timestamp("us", field.type.tz)
+            united = united.set(i, field.with_type(us))
+    return united
+
+
+def _in_ns(type_: pa.DataType) -> bool:
+    return bool((pa.types.is_timestamp(type_) or pa.types.is_duration(type_)) and type_.unit == "ns")
 
 
 def _kind(value: Any) -> str:
@@ -98,5 +117,6 @@ def cell(value: Any, as_json: bool, type_: pa.DataType) -> pa.Array:
     """A value of a row, plain or an array of length 1, as an array of length 1 of the column's type."""
     if not isinstance(value, pa.Array):
         value = pa.array([json.dumps(value, ensure_ascii=False) if as_json and value is not None else value])
-    # Unsafe for floats alone: integers that other files give as floats may round, nothing may wrap.
-    return value.cast(type_, safe=not pa.types.is_floating(type_))
+    # Unsafe where numbers may round, integers that other files give as floats and nanoseconds that they give as
+    # microseconds; nothing may wrap.
+    return value.cast(type_, safe=not (pa.types.is_floating(type_) or (_in_ns(value.type) and not _in_ns(type_))))

@@ -30,7 +30,7 @@ from el4ner_ray.engines.applications import Starting
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
 from el4ner_ray.languages import NO_TAGGER
-from el4ner_ray.output import open_output, read_run, write_run
+from el4ner_ray.output import check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
 from el4ner_ray.source import CorpusSource
@@ -74,7 +74,7 @@ def annotate(
     learnt = read_fusion(pool.index, calibration_basis(config, pool)) if config.method == "calibrated" else None
     if learnt is not None:
         operating_point(learnt, config.calibration)  # a target that cannot be had is refused before any model loads
-    corpus = survey(inputs, config.text_column, config.id_column, limit)
+    corpus = survey(inputs, config.text_column, config.id_column, limit, without=output)
     say(f"{corpus.documents} documents in {len(corpus.files)} files; types: {', '.join(pool.labels)}")
     for column, name in corpus.renamed.items():
         say(f"input column {column!r} becomes {name!r}: the output has a column of that name")
@@ -88,15 +88,19 @@ def annotate(
     done: Done = retried.without(committed) if retried else committed
     if retried:
         texts |= retried.texts
+    earlier = read_run(place) or {}
     if texts:
         check_unchanged(corpus, config.limits.part_characters, texts, output, whole=limit is None)
-    earlier = read_run(place) or {}
+        check_columns(place, retried.columns if retried else earlier.get("columns", {}), corpus.columns)
     if texts and earlier.get("status") == "finished" and is_complete(corpus, config, done):
         say("nothing is left to do")
         return earlier
     before = take_stock(place)
-    source = {"inputs": [absolute(given) for given in inputs], "pool": pool_source, "limit": limit}
-    run = _header(config, fields) | {"source": source, "sessions": earlier.get("sessions", [])}
+    run = _header(config, fields) | {
+        "source": _source(inputs, pool_source, limit, earlier),
+        "columns": corpus.columns,
+        "sessions": earlier.get("sessions", []),
+    }
     write_run(place, run)
     began = time.perf_counter()
     with engines(config, pool.labels, say) as starting:
@@ -127,7 +131,7 @@ def annotate(
     }
     if accounts.duplicated_parts:
         raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
-    parts = committed_parts(place)
+    parts = committed_parts(place, committed.unread)
     if not is_complete(corpus, config, retried.without(parts) if retried else parts):
         raise FatalError("not every document is in the output; run the same command again to annotate the others")
     # Only now: what says that it is finished is neither resumed nor looked at again.
@@ -208,6 +212,16 @@ def check_assets(config: JobConfig) -> None:
         if source.startswith("bundled:") and not bundled.is_ready(source.removeprefix("bundled:")):
             name = source.removeprefix("bundled:")
             raise UsageError(f"{source} is not ready on this machine; run `el4ner models prepare {name}`")
+
+
+def _source(inputs: Sequence[str], pool: str, limit: int | None, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What `el4ner retry` reads. A resumed run keeps the widest limit: documents beyond its own may have failed."""
+    limits = [limit, earlier["source"]["limit"]] if "source" in earlier else [limit]
+    return {
+        "inputs": [absolute(given) for given in inputs],
+        "pool": pool,
+        "limit": None if None in limits else max(limit for limit in limits if limit is not None),
+    }
 
 
 def is_complete(corpus: Corpus, config: JobConfig, done: Done) -> bool:

@@ -61,6 +61,19 @@ def check_fingerprint(place: Place, earlier: Mapping[str, Any], fields: Mapping[
         )
 
 
+def check_columns(place: Place, earlier: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Raise UsageError where a column of the input is to go out as another type than the folder's files have.
+
+    Both as `Corpus.columns`. Files of which one has numbers and another strings could not be read together.
+    """
+    for name, type_ in columns.items():
+        if earlier.get(name, type_) != type_:
+            raise UsageError(
+                f"--output {place.uri}: its column {name!r} holds {earlier[name]}, that of the input {type_} now; "
+                "convert it, name another folder, or start anew with --force (the old output is kept beside)"
+            )
+
+
 def _check_writable(place: Place) -> None:
     try:
         for folder in (ANNOTATIONS, ERRORS):

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -41,6 +42,9 @@ FORMATS = {
 TXT_COLUMN = "text"  # what the one column of a .txt file is called here
 HEAD_ROWS = 1_000  # JSON lines have no header: this many lines tell which columns a file has
 _CHUNK = 1 << 20
+_DEEPEST = 200  # levels of a JSON line
+# A string may lack its end: looked for from each of its quotation marks, a hostile line would take quadratic time.
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _PARQUET_ROWS = 256  # rows held at once: documents can be long
 _UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException, csv.Error)
 
@@ -73,16 +77,16 @@ def suffix(uri: str) -> str | None:
     return max((known for known in FORMATS if name.endswith(known)), key=len, default=None)
 
 
-def find(inputs: Sequence[str]) -> list[Found]:
+def find(inputs: Sequence[str], without: str | None = None) -> list[Found]:
     """The files that the inputs name, in the order given, sorted within each.
 
     An input is a file, a folder (searched recursively for known suffixes, hidden files and folders left out) or a glob
-    (whose files must all have known suffixes), local or an fsspec URI. Raises UsageError for an input that names
-    nothing, and for a file named twice.
+    (whose files must all have known suffixes), local or an fsspec URI. What lies below the folder `without` is left
+    out. Raises UsageError for an input that names nothing, and for a file named twice.
     """
     found: list[Found] = []
     for given in inputs:
-        found += _find(given)
+        found += _find(given, without)
     first: dict[str, Found] = {}
     for file in found:
         if (other := first.setdefault(file.uri, file)) is not file:
@@ -90,7 +94,7 @@ def find(inputs: Sequence[str]) -> list[Found]:
     return found
 
 
-def _find(given: str) -> list[Found]:
+def _find(given: str, without: str | None) -> list[Found]:
     known = " ".join(FORMATS)
     try:
         fs, path = fsspec.core.url_to_fs(given)
@@ -98,11 +102,12 @@ def _find(given: str) -> list[Found]:
         if fs.isfile(path):
             root, files = path.rsplit("/", 1)[0], [path]
         elif fs.isdir(path):
-            root, files = path, _in_folder(fs, path)
+            root, files = path, _outside(without, fs, _in_folder(fs, path))
             if not files:
                 raise UsageError(f"{given}: the folder holds no file to read; it takes {known}")
         elif fsspec.core.has_magic(path):
             root, files = _glob(fs, path)
+            files = _outside(without, fs, files)
             if not files:
                 raise UsageError(f"{given}: no file matches the pattern; check it, and quote it for the shell")
         else:
@@ -116,9 +121,34 @@ def _find(given: str) -> list[Found]:
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
     local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
     return [
-        Found(given, file if local else fs.unstrip_protocol(file), file.removeprefix(root).lstrip("/"))
+        Found(given, file if local else _uri(given, fs, root, file), file.removeprefix(root).lstrip("/"))
         for file in files
     ]
+
+
+def _uri(given: str, fs: Any, root: str, file: str) -> str:
+    """What opens a file found below `root`: as it was given, with its host, or else as fsspec calls it.
+
+    Raises UsageError where neither does.
+    """
+    for uri in (given[: given.rindex(root)] + file if root in given else "", fs.unstrip_protocol(file)):
+        try:
+            if fsspec.core.url_to_fs(uri) == (fs, file):
+                return uri
+        except (OSError, TypeError, ValueError):  # a part of the address is missing
+            continue
+    raise UsageError(f"{given}: single files of such an address cannot be opened; name the files, or copy them")
+
+
+def _outside(folder: str | None, fs: Any, files: list[str]) -> list[str]:
+    """The files that do not lie below a folder, which may be of another file system."""
+    if folder is None:
+        return files
+    try:
+        other, path = fsspec.core.url_to_fs(folder)
+    except (ValueError, ImportError):  # whoever writes there tells it
+        return files
+    return files if other != fs else [file for file in files if not file.startswith(f"{path.rstrip('/')}/")]
 
 
 def _in_folder(fs: Any, folder: str) -> list[str]:
@@ -261,6 +291,8 @@ def _jsonl(file: Any) -> Iterator[Row]:
 
 
 def _json_row(number: int, line: bytes) -> Row:
+    if _nests_too_deeply(line):
+        return Row(number, None, "broken JSON: nested too deeply")
     try:
         # json and not msgspec: it takes NaN, which Python itself writes, and whole rows with a lone surrogate.
         values = json.loads(line.decode())
@@ -268,16 +300,27 @@ def _json_row(number: int, line: bytes) -> Row:
         return Row(number, None, f"not UTF-8 at byte {error.start + 1} of the line")
     except ValueError as error:
         return Row(number, None, f"broken JSON: {error}")
-    except RecursionError:
-        return Row(number, None, "broken JSON: nested too deeply")
     if not isinstance(values, dict):
         return Row(number, None, f"not a JSON object but {a(values)}")
-    if (b"\\ud" in line or b"\\uD" in line) and not encodable(text := json.dumps(values, ensure_ascii=False)):
+    if (b"\\ud" in line or b"\\uD" in line) and not encodable(json.dumps(values, ensure_ascii=False)):
         # Arrow holds no lone surrogates; the rest of the row is kept to tell which document it was.
-        return Row(
-            number, json.loads(text.encode(errors="replace")), "a lone surrogate (\\ud800 to \\udfff) is no text"
-        )
+        kept = {
+            name: value for name, value in values.items() if encodable(json.dumps({name: value}, ensure_ascii=False))
+        }
+        return Row(number, kept, "a lone surrogate (\\ud800 to \\udfff) is no text")
     return Row(number, values)
+
+
+def _nests_too_deeply(line: bytes) -> bool:
+    """A fixed bound: json's own is how deep Python's stack happens to be, which differs between driver and workers."""
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return False
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(line):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found.group(), 0)
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def _csv(file: Any) -> Iterator[Row]:
@@ -287,8 +330,8 @@ def _csv(file: Any) -> Iterator[Row]:
         if error or len(fields) != len(header):
             yield Row(number, None, error or f"{len(fields)} fields where the header has {len(header)}")
         elif not encodable("".join(fields)):
-            cleaned = [field.encode(errors="replace").decode() for field in fields]
-            yield Row(number, dict(zip(header, cleaned, strict=True)), "not UTF-8")
+            named = zip(header, fields, strict=True)
+            yield Row(number, {name: field for name, field in named if encodable(field)}, "not UTF-8")
         else:
             yield Row(number, dict(zip(header, fields, strict=True)))
 

@@ -48,16 +48,19 @@ def retry(directory: str, config_file: str | None = None, *, say: job.Say = prin
     check_fingerprint(place, run, job.deciding_fields(config, open_pool(config, pool, index)))
     number = len(run["sessions"]) + 1
     staged = Place(f"{place.uri}/{RETRY}/{number}")
-    retried = Retried.of(place)
+    retried = Retried.of(place, run.get("columns", {}))
+    again = read_run(staged)
     if retried.documents:
         say(f"{len(retried.documents)} documents are not ok and are annotated again")
         again = job.annotate(
             config, source["inputs"], pool, staged.uri, limit=source["limit"], retried=retried, say=say
         )
+    if again is None:
+        say("no document has failed")
+    else:
+        # Also where no document is left that failed: a merge that was killed may lack its last file.
         merge(staged, place, number)
         run["sessions"] += again["sessions"]
-    else:
-        say("no document has failed")
     run |= job.results(take_stock(place), run["sessions"])
     write_run(place, run)
     place.remove(RETRY)

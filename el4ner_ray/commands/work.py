@@ -93,8 +93,8 @@ def _conclude(run: dict[str, Any], output: str, max_failed: float, as_json: bool
         out.print(f"annotations: {output.rstrip('/')}/annotations/*.parquet")
     documents = run["documents"]
     not_ok = documents["failed"] + documents["partial"]
-    allowed = max_failed * documents["total"] if max_failed < 1 else max_failed
-    if not_ok > allowed:
+    # As a quotient: 0.29 * 100 is less than 29.
+    if (not_ok / max(documents["total"], 1) if max_failed < 1 else not_ok) > max_failed:
         complain(
             f"{not_ok} of {documents['total']} documents failed in whole or part, more than --max-failed "
             f"{max_failed:g} allows; reasons are in {output.rstrip('/')}/errors/*.parquet"

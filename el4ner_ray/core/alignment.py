@@ -35,10 +35,10 @@ _DASHES = regex.compile(r"\p{Dash}")
 # The models mostly name the same surfaces of a sentence, one after another.
 @lru_cache(maxsize=256)
 def locate(sentence: str, surface: str) -> tuple[Span, ...]:
-    """All mentions of `surface` in `sentence`, as half-open code-point spans in the order of the text.
+    """The mentions of `surface` in `sentence`, as half-open code-point spans in the order of the text.
 
-    Mentions may overlap each other. None begins or ends inside a word or inside a user-perceived character. Empty when
-    the sentence does not hold the surface in any reading.
+    They do not overlap each other: "ha ha" is in "ha ha ha ha" twice. None begins or ends inside a word or inside a
+    user-perceived character. Empty when the sentence does not hold the surface in any reading.
     """
     for read in (_as_shown, _evened, _squeezed):
         wanted = read(surface).characters
@@ -49,7 +49,10 @@ def locate(sentence: str, surface: str) -> tuple[Span, ...]:
             Span(origins[at], _end_of_character(sentence, origins[at + len(wanted) - 1] + 1))
             for at in _occurrences(characters, wanted)
         }
-        mentions = sorted(span for span in spans if _stands_alone(sentence, span))
+        mentions: list[Span] = []
+        for span in sorted(spans):
+            if (not mentions or mentions[-1].end <= span.start) and _stands_alone(sentence, span):
+                mentions.append(span)
         if mentions:
             return tuple(mentions)
     return ()

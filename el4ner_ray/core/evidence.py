@@ -84,9 +84,9 @@ def weigh(
         around: What the demonstrations say.
     """
     count = len(labels)
-    spans = [candidate.span for candidate in candidates]
     shared, labelled = [], []
-    for candidate, cosines in zip(candidates, near, strict=True):
+    of_all = _relations([candidate.span for candidate in candidates])
+    for candidate, cosines, relations in zip(candidates, near, of_all, strict=True):
         logprobs = np.full((len(models), count), -math.log(count))
         votes = np.zeros(count)
         for vote in candidate.votes:
@@ -112,7 +112,7 @@ def weigh(
                 cosines[1:].max(),
                 around.empty,
                 math.log(len(candidates)),
-                *_relations(candidate.span, spans),
+                *relations,
                 *shape(sentence, candidate.span),
             ]
         )
@@ -121,15 +121,15 @@ def weigh(
     return Evidence(np.array(shared, float).reshape(-1, width), np.array(labelled, float).reshape(-1, count, depth))
 
 
-def _relations(span: Span, others: Sequence[Span]) -> tuple[float, float, float]:
-    """Whether the span lies in, around, or across another candidate."""
-    inside = around = crosses = False
-    for other in others:
-        if other != span and other.start < span.end and span.start < other.end:
-            within = other.start <= span.start and span.end <= other.end
-            outside = span.start <= other.start and other.end <= span.end
-            inside, around, crosses = inside | within, around | outside, crosses | (not within and not outside)
-    return float(inside), float(around), float(crosses)
+def _relations(spans: Sequence[Span]) -> Array:
+    """Whether each span lies in, around, or across another one, (spans, 3)."""
+    starts = np.array([span.start for span in spans], int)[:, None]
+    ends = np.array([span.end for span in spans], int)[:, None]
+    overlap = (starts < ends.T) & (ends > starts.T) & ((starts != starts.T) | (ends != ends.T))
+    inside = overlap & (starts >= starts.T) & (ends <= ends.T)
+    around = overlap & (starts <= starts.T) & (ends >= ends.T)
+    crosses = overlap & ~inside & ~around
+    return np.stack([relation.any(axis=1) for relation in (inside, around, crosses)], axis=1).astype(float)
 
 
 _SHAPES = (

@@ -62,6 +62,16 @@ def test_json_is_all_there_is_on_standard_output(
     assert captured.err.splitlines() == ["el4ner: annotating", "a worker's line"]
 
 
+@pytest.mark.parametrize(("allowed", "status"), [("0.29", 0), ("0.28", 1), ("29", 0), ("28", 1)])
+@pytest.mark.usefixtures("finished")
+def test_a_share_of_failures_is_compared_without_rounding(
+    monkeypatch: pytest.MonkeyPatch, allowed: str, status: int
+) -> None:
+    documents = {"total": 100, "ok": 71, "partial": 9, "failed": 20}
+    monkeypatch.setitem(RUN, "documents", documents)
+    assert call(monkeypatch, *ANNOTATE, "--json", "--max-failed", allowed) == status
+
+
 @pytest.mark.usefixtures("finished")
 def test_quiet_tells_only_what_went_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, *ANNOTATE, "--json", "--quiet") == 1

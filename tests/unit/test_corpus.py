@@ -6,6 +6,7 @@ import datetime
 import gzip
 import json
 import pickle
+import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import regex
 import zstandard
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -277,6 +279,83 @@ def test_extra_columns_have_one_type_over_all_files(tmp_path: Path) -> None:
     assert (w["n"], w["nested"], w["category"]) == (9, [{"a": 1}], "c")
 
 
+@pytest.mark.parametrize(
+    ("types", "united"),
+    [
+        (["timestamp[us]", "timestamp[ns]"], "timestamp[us]"),
+        (["timestamp[ns]", "timestamp[s]", "timestamp[ns]"], "timestamp[us]"),
+        (["timestamp[ns]", "null"], "timestamp[ns]"),
+        (["duration[ms]", "duration[ns]"], "duration[us]"),
+        (["timestamp[s]", "timestamp[ms]"], "timestamp[ms]"),
+        (["uint64", "uint64"], "uint64"),
+        (["uint32", "int64"], "int64"),
+    ],
+)
+def test_types_unite_to_one_that_holds_all_values(tmp_path: Path, types: list[str], united: str) -> None:
+    by_name = {
+        str(type_): type_ for make in (pa.timestamp, pa.duration) for type_ in map(make, ("s", "ms", "us", "ns"))
+    }
+    by_name |= {str(type_): type_ for type_ in (pa.null(), pa.uint32(), pa.uint64(), pa.int64())}
+    year_9999 = 253_370_764_800
+    for i, name in enumerate(types):
+        many = {"timestamp[us]": year_9999 * 10**6, "timestamp[s]": year_9999, "timestamp[ms]": year_9999 * 10**3}
+        value = pa.array([None if name == "null" else many.get(name, 7)], by_name[name])
+        pq.write_table(pa.table({"text": ["x"], "value": value}), tmp_path / f"{i}.parquet")
+    corpus = look(tmp_path)
+    assert str(corpus.extra_schema.field("value").type) == united
+    assert len(read(corpus)) == len(types)
+
+
+def test_numbers_that_no_type_holds_together_are_refused(tmp_path: Path) -> None:
+    for name, type_ in (("a", pa.int64()), ("b", pa.uint64())):
+        pq.write_table(pa.table({"text": ["x"], "n": pa.array([1], type_)}), tmp_path / f"{name}.parquet")
+    assert "b.parquet: a column has another type than in other files (Field n: int64 does not hold" in refused(tmp_path)
+
+
+class HostedFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no type stubs
+    """A file system whose URIs name a host, as webhdfs and sftp have it."""
+
+    protocol = "hosted"
+
+    def __init__(self, host: str, **options: Any) -> None:
+        super().__init__(**options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("hosted://").split("/", 1)[-1].strip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
+        host = path.removeprefix("hosted://").split("/", 1)[0]
+        return {"host": host} if path.startswith("hosted://") and host else {}
+
+
+def test_an_address_keeps_its_host() -> None:
+    fsspec.register_implementation("hosted", HostedFileSystem, clobber=True)
+    with fsspec.open("hosted://there:9870/data/a.jsonl", "wb") as file:
+        file.write(b'{"id": "a", "text": "x"}\n')
+    for address in ("hosted://there:9870/data", "hosted://there:9870/data/*.jsonl", "hosted://there:9870/data/a.jsonl"):
+        corpus = look(address)
+        assert [file.uri for file in corpus.files] == ["hosted://there:9870/data/a.jsonl"]
+        assert [row["doc_id"] for row in read(corpus)] == ["a"]
+
+
+def test_an_archive_in_an_address_is_refused_in_a_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/a.jsonl", '{"id": "a", "text": "x"}')
+    assert "single files of such an address cannot be opened" in refused(f"zip://in/*.jsonl::{tmp_path}/a.zip")
+
+
+def test_a_runs_output_is_no_input(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", [{"id": "a", "text": "x"}])
+    lines(tmp_path / "out" / "run.json", [{"id": "r", "text": "x"}])
+    lines(tmp_path / "output.jsonl", [{"id": "o", "text": "x"}])
+    for place in (tmp_path, tmp_path / "**/*.json*"):
+        files = survey([str(place)], "text", without=str(tmp_path / "out")).files
+        assert [Path(file.uri).name for file in files] == ["a.jsonl", "output.jsonl"]
+    assert len(survey([str(tmp_path)], "text", without="nosuch://out").files) == 3
+
+
 # Wrong use
 
 
@@ -368,7 +447,7 @@ def test_file_that_shrinks_under_the_job(tmp_path: Path) -> None:
         (b'{"id": "b", "text": "\xed\xa0\x80"}', "not UTF-8", "a.jsonl:3"),
         (rb'{"id": "b", "text": "\ud800"}', "lone surrogate", "b"),
         (rb'{"id": "b", "text": "fine", "extra": "\uDC00"}', "lone surrogate", "b"),
-        (rb'{"id": "\ud800", "text": "fine"}', "lone surrogate", "?"),
+        (rb'{"id": "\ud800", "text": "fine"}', "lone surrogate", "a.jsonl:3"),
         (b'{"id": "b", "text": null}', "column 'text' holds null, not a string", "b"),
         (b'{"id": "b", "text": ["x"]}', "column 'text' holds a list, not a string", "b"),
         (b'{"id": "b"}', "column 'text' is missing", "b"),
@@ -376,6 +455,8 @@ def test_file_that_shrinks_under_the_job(tmp_path: Path) -> None:
         (b'{"id": {}, "text": "x"}', "column 'id' holds no id", "a.jsonl:3"),
         (b'["x"]', "not a JSON object but a list", "a.jsonl:3"),
         (b"[" * 200_000, "nested too deeply", "a.jsonl:3"),
+        (b'{"id": "b", "text": "x", "meta": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply", "a.jsonl:3"),
+        (b'"' + rb"\"" * 200_000 + b"[" * 300, "broken JSON", "a.jsonl:3"),  # in linear time
     ],
 )
 @pytest.mark.parametrize("first", [True, False], ids=["at the start", "in the middle"])
@@ -392,6 +473,21 @@ def test_a_bad_line_costs_one_document(tmp_path: Path, bad: bytes, reason: str, 
     assert by_id[doc_id]["text"] == ""
     assert by_id[doc_id]["error"].startswith(f"{path}:3: ")
     assert reason in by_id[doc_id]["error"]
+
+
+def test_brackets_in_strings_are_no_levels(tmp_path: Path) -> None:
+    meta: Any = "x"
+    for _ in range(198):
+        meta = [meta]
+    rows = [{"id": "a", "text": '["{' * 500, "meta": [[]] * 500}, {"id": "b", "text": "x", "meta": meta}]
+    assert [row["error"] for row in read(look(lines(tmp_path / "a.jsonl", rows)))] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_ids_that_are_no_text_are_not_the_same_id(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.csv").write_bytes("id,text\nMüller,x\nMöller,y\n".encode("latin-1"))
+    lines(tmp_path / "a.jsonl", [{"id": "0", "text": "x"}, *(b'{"id": "\\ud80%d", "text": "x"}' % i for i in (0, 1))])
+    assert [row["doc_id"] for row in read(look(tmp_path / name))][-2:] == [f"{name}:2", f"{name}:3"]
 
 
 def test_bad_csv_rows(tmp_path: Path) -> None:

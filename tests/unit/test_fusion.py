@@ -205,6 +205,22 @@ def entity(start: int, end: int, logprobs: dict[str, tuple[float, ...]], extract
     return Entity(Span(start, end), "x", 0.0, votes, extracted_by)
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)).map(lambda pair: Span(pair[0], sum(pair)))))
+def test_candidates_lie_in_around_and_across_others(spans):
+    relations = []
+    for span in spans:
+        others = [other for other in spans if other != span and other.start < span.end and span.start < other.end]
+        inside = [other.start <= span.start and span.end <= other.end for other in others]
+        around = [span.start <= other.start and other.end <= span.end for other in others]
+        across = [not (within or outside) for within, outside in zip(inside, around, strict=True)]
+        relations.append([float(any(found)) for found in (inside, around, across)])
+    candidates = [entity(span.start, span.end, {}, ()) for span in spans]
+    near, nothing = np.zeros((len(spans), 1 + len(LABELS)), np.float32), Neighbourhood(0.0, np.zeros(len(LABELS)))
+    shared = weigh("x" * 20, candidates, MODELS, LABELS, near, nothing).shared
+    columns = [names(MODELS)[0].index(name) for name in ("inside another", "around another", "crosses another")]
+    assert shared[:, columns].tolist() == relations
+
+
 def test_weigh_says_what_its_columns_are_named():
     text = "Anna Berg met the WHO in Oslo."
     candidates = [

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from ray.exceptions import RayError, RayTaskError
 
 from el4ner_ray import job, parquet, retry, sink
-from el4ner_ray.accounting import Retried, committed_parts, committed_texts, take_stock
+from el4ner_ray.accounting import Parts, Retried, committed_parts, committed_texts, take_stock
 from el4ner_ray.config import fingerprint, load
 from el4ner_ray.corpus import check_unchanged, survey
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.output import open_output, read_run, write_run
+from el4ner_ray.output import check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
 from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
@@ -141,7 +141,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(str(tmp_path))
-    monkeypatch.setattr(sink.fsspec.implementations.local.LocalFileSystem, "mv", full)
+    monkeypatch.setattr(LocalFileSystem, "mv", full)
     with pytest.raises(FatalError, match=r"annotations/x\.parquet: cannot be written: No space left on device"):
         place.write("annotations/x.parquet", b"x")
     assert list((tmp_path / "annotations").iterdir()) == []
@@ -177,8 +177,10 @@ def test_documents_in_parts_are_compared_part_by_part(tmp_path: Path) -> None:
     corpus = survey([str(write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": text}]))], "text")
     place = Place(str(tmp_path / "out"))
     with pytest.raises(UsageError, match=r"2 rows .* part 0 of document 'b'"):
-        check_unchanged(corpus, 100, {("b", 0): None, ("b", 1): None}, "out", whole=True)
-    check_unchanged(corpus, 100, {("b", 0): None}, "out", whole=False)
+        check_unchanged(corpus, 100, {("b", 0): 1, ("b", 1): 2}, "out", whole=True)
+    check_unchanged(corpus, 100, {("b", 0): 1}, "out", whole=False)
+    # A line of which not even the id could be read may have got one.
+    check_unchanged(corpus, 100, {("in.jsonl:2", 0): None}, "out", whole=True)
     put(place, ("a", 1, "something else", "ok"))
     with pytest.raises(UsageError, match="the text of document 'a'"):
         check_unchanged(corpus, 100, committed_texts(place), "out", whole=True)
@@ -187,6 +189,27 @@ def test_documents_in_parts_are_compared_part_by_part(tmp_path: Path) -> None:
 def test_a_document_that_could_not_be_read_may_be_mended(place: Place) -> None:
     put(place, ("a", 0, "", "failed"), ("b", 0, "", "ok"), ("c", 0, "C", "failed"))
     assert committed_texts(place) == {("a", 0): None, ("b", 0): hash(""), ("c", 0): hash("C")}
+    # It stands failed until a retry, all of it: with its first part missing, nothing could read the others.
+    parts = Parts.of(committed_texts(place))
+    assert [key for key in [("a", 0), ("a", 1), ("b", 1), ("c", 1), ("d", 0)] if key in parts] == [("a", 0), ("a", 1)]
+    assert ("a", 1) in committed_parts(place, parts.unread)
+
+
+def test_columns_of_another_type_are_refused(place: Place) -> None:
+    # Half of the files could not be read together with the others.
+    check_columns(place, {}, {"year": "int64"})
+    check_columns(place, {"year": "int64"}, {"year": "int64", "new": "string"})
+    with pytest.raises(UsageError, match="its column 'year' holds int64, that of the input JSON text now; convert it"):
+        check_columns(place, {"year": "int64"}, {"year": "JSON text"})
+
+
+@pytest.mark.parametrize(
+    ("earlier", "limit", "kept"), [(None, 3, 3), (3, 5, 5), (5, 3, 5), ("all", 3, None), (3, None, None)]
+)
+def test_a_resumed_run_keeps_the_widest_limit(earlier: Any, limit: int | None, kept: int | None) -> None:
+    # A retry reads as far as that: beyond a smaller one, documents that failed would stay failed.
+    run = {} if earlier is None else {"source": {"limit": None if earlier == "all" else earlier}}
+    assert job._source(["in.jsonl"], "pool.jsonl", limit, run)["limit"] == kept
 
 
 class WhoReads(io.BytesIO):
@@ -219,7 +242,7 @@ def test_arrow_reads_output_in_the_calling_thread(place: Place, read: Callable[[
 def test_what_is_retried(place: Place) -> None:
     put(place, ("a", 0, "A", "ok"), ("b", 0, "B0", "ok"), ("b", 1, "B1", "partial"))
     put(place, ("c", 0, "", "failed"))
-    retried = Retried.of(place)
+    retried = Retried.of(place, {})
     assert retried.documents == {"b", "c"}
     assert retried.texts == {("b", 0): hash("B0"), ("b", 1): hash("B1"), ("c", 0): None}
     left = {key for key in [("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1), ("new", 0)] if key not in retried}
@@ -429,6 +452,18 @@ def test_a_merge_that_was_killed_is_finished_without_an_engine(finished: Place) 
     assert held(finished) == {("a", 0): ("A", "ok")}
     assert run["sessions"] == [session]
     assert not Path(staged.uri).exists()
+
+
+def test_a_merge_that_was_killed_before_its_last_file_is_finished(finished: Place) -> None:
+    """No document is left that failed, but the later parts of one lie in the retry's folder alone."""
+    finished.remove("annotations")
+    put(finished, ("a", 0, "A", "ok"))
+    staged = Place(f"{finished.uri}/retry/1")
+    put(staged, ("a", 0, "A", "ok"), ("a", 1, "B", "ok"))
+    session = {"started": "", "sentences": 2, "startup_seconds": 1.0, "wall_seconds": 1.0}
+    write_run(staged, (read_run(finished) or {}) | {"sessions": [session]})
+    retry.retry(finished.uri)
+    assert held(finished) == {("a", 0): ("A", "ok"), ("a", 1): ("B", "ok")}
 
 
 ADVICE = (
