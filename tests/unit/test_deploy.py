@@ -302,7 +302,48 @@ def test_cluster_file_has_a_token_and_shows_nothing() -> None:
     assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-@pytest.mark.parametrize(("kind", "profile"), [("engines-24gb", "single-gpu"), ("engines-48gb", "paper")])
-def test_nodes_with_gpus_hold_the_models_of_their_profile(kind: str, profile: str) -> None:
-    setup = " ".join(cluster_file()["available_node_types"][kind]["worker_setup_commands"])
-    assert setup.split("deploy/install.sh ")[1].split() == [model.source for model in load(profile=profile).models]
+def test_every_node_has_an_image_and_room_for_cuda() -> None:
+    kinds = cluster_file()["available_node_types"]
+    images = {name: kind["node_config"]["ImageId"] for name, kind in kinds.items()}
+    assert all(image.startswith("ami-") for image in images.values())
+    assert images["engines-24gb"] == images["engines-48gb"] != images["head"] == images["stages"]
+    for kind in kinds.values():
+        (disk,) = kind["node_config"]["BlockDeviceMappings"]
+        assert disk["Ebs"]["VolumeSize"] >= 100
+
+
+def test_nodes_run_ray_in_the_environment_that_install_makes() -> None:
+    config = cluster_file()
+    for command in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
+        path, _, _ = command.partition(" ray start")
+        assert path.startswith((f"~/{ENVIRONMENT}/bin/ray stop", f"export PATH=~/{ENVIRONMENT}/bin:$PATH && "))
+    # The autoscaler on the head imports it; the lock does not have it.
+    assert config["head_setup_commands"] == [f"~/{ENVIRONMENT}/bin/pip install --quiet boto3"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "profile", "engines"),
+    [
+        ("engines-24gb", "single-gpu", True),
+        ("engines-48gb", "paper", True),
+        ("head", "paper", False),
+        ("stages", "paper", False),
+        ("stages", "single-gpu", False),
+    ],
+)
+def test_nodes_hold_the_models_of_what_they_run(kind: str, profile: str, engines: bool) -> None:
+    cluster, config = cluster_file(), load(profile=profile)
+    # A kind's own commands take the place of those for all.
+    commands = cluster["available_node_types"][kind].get("worker_setup_commands", cluster["setup_commands"])
+    wanted = [model.source for model in config.models] if engines else []
+    # Every node with CPUs may run stages, without the Hub.
+    downloaded = " ".join(commands).split("deploy/install.sh ")[1].split()
+    assert downloaded == [*wanted, config.demonstrations.embedder]
+    assert "HF_HUB_OFFLINE=1" in cluster["worker_start_ray_commands"][-1]
+
+
+def test_pods_may_download_what_is_not_on_their_volume() -> None:
+    for name in FILES:
+        for pod in pods(kuberay(name)):
+            variables = [v["name"] for container in pod["containers"] for v in container.get("env", ())]
+            assert "HF_HUB_OFFLINE" not in variables
