@@ -60,7 +60,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a corpus takes: annotation after the start of the engines, and both together in hours."""
+    """What a corpus takes: annotation, what comes before it (`costs.Measured`), and both together in hours."""
 
     sentences: int
     startup_seconds: float
@@ -131,7 +131,8 @@ def _bill_of(wanted: Wanted, plan: Plan, known: Measured | None) -> Bill | None:
         return None
     a_document = wanted.sentences_per_document or (known and known.sentences_per_document)
     if not a_document:
-        raise UsageError("--sentences-per-document: not given, and no --run that tells it; give one of them")
+        why = "the run was retried, which counts some documents twice" if known else "no --run that tells it"
+        raise UsageError(f"--sentences-per-document: not given, and {why}; give {'it' if known else 'one of them'}")
     startup = known.startup_seconds if known else 0.0
     return bill(plan, round(wanted.documents * a_document), startup, wanted.price_per_hour)
 
@@ -289,7 +290,7 @@ def plan_tables(plan: Plan, corpus: Bill | None) -> Iterator[Table]:
         totals.add_row("GPUs left over", str(plan.idle_gpus))
     if corpus is not None:
         totals.add_row("sentences", f"{corpus.sentences:,}")
-        start = f"{corpus.startup_seconds:.0f} s of them until the engines are ready"
+        start = f"{corpus.startup_seconds:.0f} s of them until annotation begins"
         totals.add_row("hours", f"{corpus.hours:,.2f}, {start if corpus.startup_seconds else 'without start-up'}")
         if plan.gpus:
             totals.add_row("GPU hours", f"{corpus.gpu_hours:,.1f}")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
@@ -18,6 +19,8 @@ from el4ner_ray.costs import _DEMONSTRATION, _SENTENCE, measured, stated
 from el4ner_ray.engines.serving import start_order
 from el4ner_ray.errors import UsageError
 from el4ner_ray.plan import bill, plan_cores, plan_gpus, planned_fields
+from el4ner_ray.schema import ANNOTATION_SCHEMA
+from el4ner_ray.sink import FileSummary, Place, commit
 
 PAPER = load(profile="paper")
 NAMES = PAPER.model_names
@@ -210,6 +213,32 @@ def test_a_run_whose_replicas_came_and_went_is_no_measure() -> None:
     with pytest.raises(UsageError, match="replicas of phi-4 was there"):
         measured(finished(ranged(1, 2), seconds), "out")
     assert measured(finished(ranged(1, 1), seconds), "out") == measured(finished(PAPER, seconds), "out")
+
+
+@pytest.mark.parametrize(("sessions", "retry", "sentences"), [(1, 0, 5.0), (2, 0, 5.0), (2, 2, None)])
+def test_a_retried_run_does_not_tell_how_long_documents_are(
+    tmp_path: Path, sessions: int, retry: int, sentences: float | None
+) -> None:
+    rows = pa.Table.from_pylist([], ANNOTATION_SCHEMA)
+    for number in (0, retry):
+        commit(Place(str(tmp_path)), f"{number}.parquet", rows, FileSummary(sentences=50, retry=number), [])
+    run = finished(PAPER, dict.fromkeys(NAMES, 30.0), sessions=[{}] * sessions)
+    known = measured(run, str(tmp_path))
+    assert known.sentences_per_document == sentences
+    assert known.costs == measured(run, "out").costs
+
+
+def test_a_retried_run_is_planned_with_the_length_of_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pa.Table.from_pylist([], ANNOTATION_SCHEMA)
+    commit(Place(str(tmp_path)), "0.parquet", rows, FileSummary(sentences=100, retry=2), [])
+    run = write_run(tmp_path, finished(PAPER, dict.fromkeys(NAMES, 30.0)))
+    arguments = ("--run", run, "--gpus", 3, "--documents", 10)
+    assert call(monkeypatch, *arguments) == 2
+    assert "--sentences-per-document: not given, and the run was retried" in capsys.readouterr().err
+    assert call(monkeypatch, *arguments, "--sentences-per-document", 4, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["corpus"]["sentences"] == 40
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 4, 16])
