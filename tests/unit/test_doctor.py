@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from el4ner_ray import cluster, doctor, machine
 from el4ner_ray.cli import app
-from el4ner_ray.config import PROFILES
+from el4ner_ray.config import PROFILES, default_profile
 from el4ner_ray.doctor import Findings, Fit
 from el4ner_ray.engines import bundled
 from el4ner_ray.machine import Cluster, Gpu, Machine
@@ -208,12 +208,17 @@ def nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         program.write_text(f"#!/bin/sh\ncat <<'END'\n{printed}\nEND\nexit {status}\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     return write
 
 
 def test_cards_are_read_from_nvidia_smi(nvidia_smi: Any) -> None:
-    nvidia_smi("NVIDIA A10G, 23028, 22500, 570.86.15\nOdd, Name, 81559, 81000, 570.86.15\nShared, [N/A], [N/A], 570.1")
+    nvidia_smi(
+        "0, GPU-5a, NVIDIA A10G, 23028, 22500, 570.86.15\n"
+        "1, GPU-6b, Odd, Name, 81559, 81000, 570.86.15\n"
+        "2, GPU-7c, Shared, [N/A], [N/A], 570.1"
+    )
     found, problem = machine.gpus()
     assert problem == ""
     assert found == (
@@ -221,6 +226,56 @@ def test_cards_are_read_from_nvidia_smi(nvidia_smi: Any) -> None:
         msgspec.structs.replace(H100, name="Odd, Name"),
         Gpu("Shared", 0, 0, "570.1"),
     )
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        ("0", ["a"]),
+        ("2,0", ["a", "c"]),
+        ("1, 10", ["b", "d"]),
+        ("GPU-6b1f-22", ["b"]),
+        ("GPU-6b", ["b"]),
+        ("GPU-5a0e-11,GPU-7c2d-33,", ["a", "c"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("7", []),
+        ("MIG-6b1f-22", []),
+    ],
+)
+def test_only_the_cards_that_ray_may_use_count(
+    nvidia_smi: Any, monkeypatch: pytest.MonkeyPatch, visible: str, names: list[str]
+) -> None:
+    cards = (("0", "GPU-5a0e-11", "a"), ("1", "GPU-6b1f-22", "b"), ("2", "GPU-7c2d-33", "c"), ("10", "GPU-8d-44", "d"))
+    nvidia_smi("\n".join(f"{index}, {uuid}, {name}, 23028, 22500, 570.1" for index, uuid, name in cards))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found, problem = machine.gpus()
+    assert [gpu.name for gpu in found] == names
+    hidden = f"CUDA_VISIBLE_DEVICES={visible} hides all GPUs; unset it, or name some of `nvidia-smi -L`"
+    assert problem == ("" if names else hidden)
+
+
+@pytest.mark.parametrize(
+    ("devices", "visible", "profile"),
+    [
+        (["nvidia1"], None, "single-gpu"),
+        (["nvidia0", "nvidia12"], "1", "single-gpu"),
+        (["nvidiactl", "nvidia-uvm"], None, "tiny-cpu"),
+        ([], None, "tiny-cpu"),
+        (["nvidia0"], "", "tiny-cpu"),
+    ],
+)
+def test_the_default_profile_is_for_whichever_card_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: list[str], visible: str | None, profile: str
+) -> None:
+    for name in devices:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(machine, "_DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert default_profile() == profile
 
 
 def test_a_driver_that_fails_is_told(nvidia_smi: Any) -> None:
@@ -237,7 +292,8 @@ def test_without_nvidia_smi_torch_is_asked_only_where_a_device_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(machine, "_GPU_DEVICE", tmp_path / "nvidia0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine, "_DEVICES", tmp_path)
     monkeypatch.setattr(machine, "_DRIVER", tmp_path / "version")
     torch = SimpleNamespace(
         cuda=SimpleNamespace(
@@ -249,7 +305,7 @@ def test_without_nvidia_smi_torch_is_asked_only_where_a_device_is(
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(metadata, "version", lambda name: "2.13.0")
     assert machine.gpus() == ((), "")
-    (tmp_path / "nvidia0").touch()
+    (tmp_path / "nvidia1").touch()
     (tmp_path / "version").write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu Jan 1\nGCC version: x\n"
     )

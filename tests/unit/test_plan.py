@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
@@ -15,8 +16,11 @@ from hypothesis import strategies as st
 from el4ner_ray import cli
 from el4ner_ray.config import JobConfig, ReplicaRange, load
 from el4ner_ray.costs import _DEMONSTRATION, _SENTENCE, measured, stated
+from el4ner_ray.engines.serving import start_order
 from el4ner_ray.errors import UsageError
 from el4ner_ray.plan import bill, plan_cores, plan_gpus, planned_fields
+from el4ner_ray.schema import ANNOTATION_SCHEMA
+from el4ner_ray.sink import FileSummary, Place, commit
 
 PAPER = load(profile="paper")
 NAMES = PAPER.model_names
@@ -83,16 +87,55 @@ def test_a_further_gpu_never_slows_down(costs: list[float], gpus: int) -> None:
     assert more.sentences_per_second >= fewer.sentences_per_second * (1 - 1e-9)
 
 
+def started(config: JobConfig, replicas: dict[str, int], gpus: int) -> list[list[str]]:
+    """The models on each card when a run has started these replicas: Ray takes the fullest card that has room."""
+    cards: list[list[str]] = [[] for _ in range(gpus)]
+    sizes = {model.name: model.gpus for model in config.models}
+    for model in (model for group in start_order(config.models) for model in group):
+        for _ in range(replicas[model.name]):
+            loads = [sum(sizes[name] for name in card) for card in cards]
+            card = max((n for n in range(gpus) if loads[n] + model.gpus < 1 + 1e-6), key=loads.__getitem__)
+            cards[card].append(model.name)
+    return cards
+
+
+@pytest.mark.parametrize("config", [load(profile="single-gpu"), ensemble(0.4, 0.6), ensemble(0.25, 1, 0.7)])
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+@pytest.mark.parametrize("costs", [(1.0, 1.0, 1.0), (5.0, 1.0, 1.0), (1.0, 2.0, 9.0)])
+def test_a_run_can_start_what_is_planned_and_no_model_beside_itself(
+    config: JobConfig, gpus: int, costs: tuple[float, ...]
+) -> None:
+    plan = plan_gpus(config, dict(zip(config.model_names, costs, strict=False)), gpus)
+    cards = started(config, {model.model: model.replicas for model in plan.models}, gpus)
+    assert all(len(card) == len(set(card)) for card in cards)
+    assert plan.idle_gpus == cards.count([])
+
+
 def test_shares_of_a_card_fill_it_and_no_more() -> None:
     config = load(profile="single-gpu")
     costs = dict.fromkeys(config.model_names, 1.0)
-    assert [model.replicas for model in plan_gpus(config, costs, 1).models] == [1, 1, 1]
-    two = plan_gpus(config, costs, 2)
-    assert sum(model.replicas * model.gpus for model in two.models) <= 2 + 1e-6
-    assert [model.replicas for model in two.models] == [2, 2, 2]
+    one, two = (plan_gpus(config, costs, gpus) for gpus in (1, 2))
+    assert [model.replicas for model in one.models] == [1, 1, 1]
+    # Ray would put a second one beside the first, where both would load at once.
+    assert [model.replicas for model in two.models] == [1, 1, 1]
+    assert (one.idle_gpus, two.idle_gpus) == (0, 1)
+    assert [note for note in two.notes if note not in one.notes] == [
+        "one more replica of qwen2.5-3b would load beside another on its card, where vLLM cannot measure its memory; "
+        "with `gpus: 1` for each model, the GPUs left over have work"
+    ]
     # 0.6 and 0.6 take two cards, and a third 0.6 fits on neither.
     pair = plan_gpus(ensemble(0.6, 0.6), {"a": 1.0, "b": 1.0}, 2)
     assert [model.replicas for model in pair.models] == [1, 1]
+    # Shares above a half lie on cards of their own, with room for a small one beside each.
+    filled = plan_gpus(ensemble(0.4, 0.6), {"a": 1.0, "b": 1.0}, 3)
+    assert [model.replicas for model in filled.models] == [3, 3]
+    assert filled.idle_gpus == 0
+
+
+def test_large_shares_start_first() -> None:
+    models = ensemble(0.3, 0.6, 1, 0.7, 0.4).models
+    assert [[model.name for model in group] for group in start_order(models)] == [["c"], ["d"], ["b"], ["e"], ["a"]]
+    assert plan_gpus(ensemble(0.3, 0.6, 0.7, 0.4), dict.fromkeys("abcd", 1.0), 2).idle_gpus == 0
 
 
 def test_a_parallel_replica_takes_whole_cards() -> None:
@@ -170,6 +213,32 @@ def test_a_run_whose_replicas_came_and_went_is_no_measure() -> None:
     with pytest.raises(UsageError, match="replicas of phi-4 was there"):
         measured(finished(ranged(1, 2), seconds), "out")
     assert measured(finished(ranged(1, 1), seconds), "out") == measured(finished(PAPER, seconds), "out")
+
+
+@pytest.mark.parametrize(("sessions", "retry", "sentences"), [(1, 0, 5.0), (2, 0, 5.0), (2, 2, None)])
+def test_a_retried_run_does_not_tell_how_long_documents_are(
+    tmp_path: Path, sessions: int, retry: int, sentences: float | None
+) -> None:
+    rows = pa.Table.from_pylist([], ANNOTATION_SCHEMA)
+    for number in (0, retry):
+        commit(Place(str(tmp_path)), f"{number}.parquet", rows, FileSummary(sentences=50, retry=number), [])
+    run = finished(PAPER, dict.fromkeys(NAMES, 30.0), sessions=[{}] * sessions)
+    known = measured(run, str(tmp_path))
+    assert known.sentences_per_document == sentences
+    assert known.costs == measured(run, "out").costs
+
+
+def test_a_retried_run_is_planned_with_the_length_of_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pa.Table.from_pylist([], ANNOTATION_SCHEMA)
+    commit(Place(str(tmp_path)), "0.parquet", rows, FileSummary(sentences=100, retry=2), [])
+    run = write_run(tmp_path, finished(PAPER, dict.fromkeys(NAMES, 30.0)))
+    arguments = ("--run", run, "--gpus", 3, "--documents", 10)
+    assert call(monkeypatch, *arguments) == 2
+    assert "--sentences-per-document: not given, and the run was retried" in capsys.readouterr().err
+    assert call(monkeypatch, *arguments, "--sentences-per-document", 4, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["corpus"]["sentences"] == 40
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 4, 16])
