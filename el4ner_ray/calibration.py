@@ -60,8 +60,9 @@ def calibrated(config: JobConfig, pool: Pool, basis: str, say: Callable[[str], N
             )
     point = operating_point(fusion, config.calibration)
     say(
-        f"calibration: on held-out pool sentences, precision {point.precision:.2f}, recall {point.recall:.2f}, "
-        f"F1 {point.f1:.2f} at score {point.threshold:.2f}, "
+        f"calibration: on held-out pool sentences, precision {point.precision:.2f} "
+        f"(by the scores {point.mean_score:.2f}), recall {point.recall:.2f}, F1 {point.f1:.2f} at score "
+        f"{point.threshold:.2f}, "
         f"calibration error {fusion.reliability(point.threshold).error:.3f}"
     )
     return fusion, point
@@ -185,7 +186,7 @@ def operating_point(fusion: Fusion, calibration: Calibration) -> OperatingPoint:
     try:
         return choose(points, calibration.target_precision, calibration.target_recall)
     except ValueError as error:
-        best = max(point.precision if calibration.target_precision else point.recall for point in points)
+        best = max(point.sure_precision if calibration.target_precision else point.recall for point in points)
         raise UsageError(f"calibration: {error}; at most {best:.2f} can be had from these models") from None
 
 

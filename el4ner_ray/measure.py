@@ -12,7 +12,7 @@ from el4ner_ray.core.evaluation import Evaluation, Score, Typed, evaluate
 from el4ner_ray.core.reliability import reliability
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText, name_of, read_labelled
-from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity, read_annotations
+from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity, read_account, read_annotations, unfinished
 
 ENSEMBLE, UNION = "ensemble", "union"
 
@@ -20,22 +20,26 @@ ENSEMBLE, UNION = "ensemble", "union"
 def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[str, Evaluation]:
     """The run measured against gold: under the name of each model what that model found, `union`, and `ensemble`.
 
-    A model's entities are the spans that it found, with its own vote or, where it was not asked, the ensemble's type.
-    The union holds every candidate with the ensemble's type, before verification or threshold. The ensemble is the
-    output. These two have scores, and so a `reliability`.
+    Models stand in the order of the run's configuration, those that found nothing, too. A model's entities are the
+    spans that it found, with its own vote or, where it was not asked, the ensemble's type. The union holds every
+    candidate with the ensemble's type, before verification or threshold. The ensemble is the output. These two have
+    scores, and so a `reliability`.
 
     Documents are matched by id. Failed ones, and those that the run lacks, count as without entities. Raises UsageError
-    where no id of the gold is in the run, or a text differs, since its offsets would then mean something else; `role`
-    is how messages call the gold, as in `read_labelled`.
+    where no id of the gold is in the run, or a text differs, since its offsets would then mean something else; of a run
+    that is not finished it says so, since that is the likely cause. `role` is how messages call the gold, as in
+    `read_labelled`.
     """
     where = name_of(gold_source, role)
     gold = {text.id: text for text in read_labelled(gold_source, role)}
-    found: dict[str, dict[str, set[Typed]]] = defaultdict(dict)
+    account = read_account(directory)
+    state, models = unfinished(account), account.models if account else ()
+    found: dict[str, dict[str, set[Typed]]] = defaultdict(dict, {name: {} for name in models})
     judged: dict[str, list[tuple[float, bool]]] = {UNION: [], ENSEMBLE: []}
     for document in read_annotations(directory):
         wanted = gold.get(document.doc_id)
         if wanted:
-            _check_text(document, wanted, directory, where)
+            _check_text(document, wanted, directory, where, state)
             judged[ENSEMBLE] += _judged(document.entities, wanted)
             judged[UNION] += _judged((*document.entities, *document.dropped), wanted)
         for step, entities in _steps(document).items():
@@ -43,7 +47,7 @@ def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[s
     annotated = found[ENSEMBLE]
     if not gold.keys() & annotated.keys():
         ids = f"{next(iter(gold))!r} in the gold, {next(iter(annotated), '')!r} in the run"
-        raise UsageError(f"{where}: id: none of its ids is in {directory} ({ids}); give both the same ids")
+        raise UsageError(f"{where}: id: none of its ids is in {directory} ({ids}); {state or 'give both the same ids'}")
     typed = {id_: text.typed for id_, text in gold.items()}
     nothing: dict[str, set[Typed]] = {id_: set() for id_ in annotated}
     evaluations = {step: evaluate(typed, nothing | by_document) for step, by_document in found.items()}
@@ -56,9 +60,11 @@ def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[s
     return evaluations | scored
 
 
-def _check_text(document: AnnotatedDocument, wanted: LabelledText, directory: str, where: str) -> None:
+def _check_text(
+    document: AnnotatedDocument, wanted: LabelledText, directory: str, where: str, state: str | None
+) -> None:
     if document.status != "failed" and document.text != wanted.text:
-        mend = "evaluate against the gold of the very texts that were annotated"
+        mend = state or "evaluate against the gold of the very texts that were annotated"
         raise UsageError(f"{where}, id {wanted.id!r}: text: differs from that in {directory}; {mend}")
 
 

@@ -16,6 +16,8 @@ from el4ner_ray.errors import UsageError
 from el4ner_ray.files import file_system
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
+_RUN_FILE = "run.json"
+
 Status = Literal["ok", "partial", "failed"]
 
 
@@ -77,6 +79,54 @@ class AnnotatedDocuments(list[AnnotatedDocument]):
         from el4ner_ray.report.highlight import highlighted
 
         return highlighted(self)
+
+
+class _Model(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    models: tuple[_Model, ...]
+
+
+class Account(msgspec.Struct, frozen=True):
+    """How far a run came, and with which models: what readers of its annotations need of `run.json`."""
+
+    status: str
+    config: _Settings
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models, in the order of the configuration."""
+        return tuple(model.name for model in self.config.models)
+
+
+def read_account(directory: str) -> Account | None:
+    """The account in the folder of a run, a local path or URI; None where there is none.
+
+    Raises UsageError where a field of it is not what a run writes.
+    """
+    # Not `output.read_run`: what that imports takes two seconds, which these commands need not wait.
+    filesystem, root = file_system(directory)
+    path = f"{root.rstrip('/')}/{_RUN_FILE}"
+    if not filesystem.exists(path):
+        return None
+    try:
+        return msgspec.json.decode(filesystem.cat_file(path), type=Account)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        mend = "give the folder that `el4ner annotate` wrote, or annotate again"
+        raise UsageError(f"{directory}/{_RUN_FILE}: {error}; {mend}") from None
+
+
+def unfinished(account: Account | None) -> str | None:
+    """That a run is not finished, what may be missing, and the mend, in a line; None for one that is finished."""
+    missing = "documents may be missing, and long ones may lack their last parts"
+    if account is None:
+        return f"no {_RUN_FILE} tells that this run is finished: {missing}; give the whole folder of the run"
+    if account.status != "finished":
+        state = f"this run is not finished, its state is “{account.status}”"
+        return f"{state}: {missing}; the same `el4ner annotate` command finishes it"
+    return None
 
 
 def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:

@@ -27,7 +27,10 @@ def evaluate(
     Example: `el4ner evaluate out/demo --gold examples/gold.jsonl`
     """
     from el4ner_ray.measure import ENSEMBLE, UNION, evaluate_run, evaluation_tables
+    from el4ner_ray.results import read_account, unfinished
 
+    if state := unfinished(read_account(directory)):
+        say(f"warning: {state}")
     evaluations = evaluate_run(directory, gold)
     content = json.dumps({name: evaluation.to_json() for name, evaluation in evaluations.items()}, indent=2)
     if output is not None:

@@ -130,12 +130,25 @@ def _conflict(one: Span, other: Span, nested: bool) -> bool:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold on the score, and the precision, recall and F1 that held-out pool sentences had there."""
+    """A threshold on the score, and the precision, recall and F1 that held-out pool sentences had there.
+
+    `mean_score` is that of what is kept: the precision that the scores themselves expect.
+    """
 
     threshold: float
     precision: float
     recall: float
     f1: float
+    mean_score: float
+
+    @property
+    def sure_precision(self) -> float:
+        """What can be promised: the smaller of the observed precision and the expected one.
+
+        The observed precision goes up and down with the threshold, so that a search finds the luckiest threshold; the
+        mean score only falls, and hardly depends on chance, since two parameters scale all scores.
+        """
+        return min(self.precision, self.mean_score)
 
 
 class Fusion(msgspec.Struct, frozen=True):
@@ -174,13 +187,13 @@ class Fusion(msgspec.Struct, frozen=True):
 def operating_points(scores: Array, right: NDArray[np.bool_], gold: int) -> list[OperatingPoint]:
     """Every distinct operating point, from the strictest: `score >= threshold` is kept, of `gold` entities in all."""
     order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(right[order])
+    ranked, hits, sums = scores[order], np.cumsum(right[order]), np.cumsum(scores[order])
     points = []
-    for kept, (threshold, found) in enumerate(zip(ranked, hits, strict=True), start=1):
+    for kept, (threshold, found, expected) in enumerate(zip(ranked, hits, sums, strict=True), start=1):
         if kept < len(ranked) and ranked[kept] == threshold:
             continue
-        precision, recall = found / kept, found / max(gold, 1)
-        points.append(OperatingPoint(float(threshold), precision, recall, 2 * found / max(kept + gold, 1)))
+        precision, recall, f1 = found / kept, found / max(gold, 1), 2 * found / max(kept + gold, 1)
+        points.append(OperatingPoint(float(threshold), precision, recall, f1, float(expected / kept)))
     return points
 
 
@@ -189,10 +202,11 @@ def choose(
 ) -> OperatingPoint:
     """The point of the largest F1; or of the largest recall at the precision asked for; or the other way round.
 
+    A precision is reached where both the observed and the expected one reach it, see `OperatingPoint.sure_precision`.
     Raises ValueError when no point reaches what is asked for.
     """
     if precision is not None:
-        points = [point for point in points if point.precision >= precision]
+        points = [point for point in points if point.sure_precision >= precision]
     if recall is not None:
         points = [point for point in points if point.recall >= recall]
     if not points:

@@ -13,7 +13,7 @@ import numpy as np
 from el4ner_ray.errors import UsageError
 from el4ner_ray.export import brat, conll, jsonl, label_studio, spacy_docbin, web_annotation
 from el4ner_ray.export.shared import Export, Format
-from el4ner_ray.results import AnnotatedDocument, read_annotations
+from el4ner_ray.results import AnnotatedDocument, read_account, read_annotations, unfinished
 
 FORMATS: dict[str, Format] = {
     "jsonl": jsonl.write,
@@ -27,7 +27,10 @@ FORMATS: dict[str, Format] = {
 
 @dataclass(frozen=True)
 class Summary:
-    """What was exported. `notes` are sentences about what is not in the output, or there under another name."""
+    """What was exported. `notes` are sentences about what is not in the output, or there under another name.
+
+    That the run is not finished is the first of them.
+    """
 
     documents: int
     entities: int
@@ -58,6 +61,8 @@ def export_run(
     if not Path(output).name:
         raise UsageError(f"--output {output!r}: names no file or folder; give one to write")
     counts: Counter[str] = Counter()
+    # Asked before anything is read: a run that finishes meanwhile was read in part.
+    state = unfinished(read_account(directory))
     documents = _selected(read_annotations(directory), directory, min_score, counts)
     notes = FORMATS[format_](Export(documents, Path(output), overwrite, language))
     told = {
@@ -66,7 +71,7 @@ def export_run(
         "low": f"entities with a score below {min_score:g}, left out",
     }
     counted = [f"{what}: {counts[key]}" for key, what in told.items() if counts[key]]
-    return Summary(counts["documents"], counts["entities"], (*counted, *notes))
+    return Summary(counts["documents"], counts["entities"], (*((state,) if state else ()), *counted, *notes))
 
 
 def _selected(

@@ -11,7 +11,7 @@ from el4ner_ray.files import write_text
 from el4ner_ray.labelled import read_labelled
 from el4ner_ray.measure import ENSEMBLE, evaluate_run
 from el4ner_ray.report.comparison import Comparison
-from el4ner_ray.report.page_data import PageData, page_data
+from el4ner_ray.report.page_data import page_data
 from el4ner_ray.report.render import Report, render
 from el4ner_ray.report.run_file import Run, read_run
 from el4ner_ray.report.sample import Sample, natural
@@ -39,6 +39,8 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
             comparison.add(document)
         showing = partial(comparison.show if comparison else show, document)
         chosen.add(document.doc_id, showing, preferred=comparison is not None and document.doc_id in comparison)
+    for doc_id, show_absent in comparison.absent() if comparison else ():
+        chosen.add(doc_id, show_absent, preferred=True)
     types = _types(statistics, comparison)
     models = _models(run, statistics)
     report = Report(
@@ -46,7 +48,7 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
         run=run,
         statistics=statistics,
         failures=count_failures(place),
-        data=_page_data(chosen, comparison, types, models),
+        data=page_data(chosen.documents(), types, models),
         types=types,
         models=models,
         evaluation=evaluation,
@@ -72,13 +74,3 @@ def _types(statistics: Statistics, comparison: Comparison | None) -> tuple[str, 
 def _models(run: Run, statistics: Statistics) -> tuple[str, ...]:
     configured = dict.fromkeys(model.name for model in run.config.models)
     return tuple(configured | dict.fromkeys(sorted(statistics.models)))
-
-
-def _page_data(
-    chosen: Sample, comparison: Comparison | None, types: tuple[str, ...], models: tuple[str, ...]
-) -> PageData:
-    documents = chosen.documents()
-    if comparison:
-        absent = list(comparison.absent())
-        documents += absent[: chosen.size - len(documents)]
-    return page_data(sorted(documents, key=lambda document: natural(document.doc_id)), types, models)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from el4ner_ray.core.evaluation import Typed
 from el4ner_ray.labelled import LabelledText
@@ -52,13 +53,13 @@ class Comparison:
             self._seen.add(document.doc_id)
             self._count(_judged(document.entities, gold.typed))
 
-    def absent(self) -> Iterator[Shown]:
-        """Counts and yields the documents of the gold that were not added: all their entities are missed."""
+    def absent(self) -> Iterator[tuple[str, Callable[[], Shown]]]:
+        """Count the documents of the gold that were not added: all their entities are missed. Yields id and `show`."""
         for doc_id, gold in self._gold.items():
             if doc_id not in self._seen:
                 marks = _judged((), gold.typed)
                 self._count(marks)
-                yield cut_off(doc_id, gold.text, "absent", None, marks, compared=True)
+                yield doc_id, partial(cut_off, doc_id, gold.text, "absent", None, marks, compared=True)
 
     def _count(self, marks: Iterable[Mark]) -> None:
         for mark in marks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from el4ner_ray.core.evaluation import Evaluation
 from el4ner_ray.html import environment, joined, policy_hash
@@ -68,7 +68,7 @@ def render(report: Report) -> str:
     script = joined(_SCRIPTS, _PACKAGE)
     slots = {name: number % palette.MOST for number, name in enumerate(report.types)}
     templates = environment(_PACKAGE)
-    templates.filters |= {"duration": duration, "number": _number, "percent": _percent}
+    templates.filters |= {"attribute": _attribute, "duration": duration, "number": _number, "percent": _percent}
     return templates.get_template("report.html.jinja").render(
         report=report,
         run=report.run,
@@ -91,6 +91,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _attribute(text: str) -> Markup:
+    """The text as an attribute of which a script gets every character; a raw CR would become a line feed."""
+    return Markup(str(escape(text)).replace("\r", "&#13;"))
 
 
 def _number(value: float | None) -> str:

@@ -20,7 +20,7 @@ class Sample:
     """
 
     def __init__(self, size: int, characters: int = _CHARACTERS) -> None:
-        self.size = size
+        self._size = size
         self._room = characters
         self._heap: list[tuple[int, str, Shown]] = []  # the smallest is the first to go
         self._gone: tuple[int, str] | None = None  # the best of those that had to go; nothing worse comes in again
@@ -34,7 +34,7 @@ class Sample:
         shown = show()
         heapq.heappush(self._heap, (*key, shown))
         self._room -= _characters(shown)
-        while self._heap and (len(self._heap) > self.size or self._room < 0):
+        while self._heap and (len(self._heap) > self._size or self._room < 0):
             last_rank, last_id, last = heapq.heappop(self._heap)
             self._gone = last_rank, last_id
             self._room += _characters(last)

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,11 @@ from nervaluate.evaluator import Evaluator
 from rich.console import Console
 from seqeval.metrics.sequence_labeling import f1_score, get_entities, precision_recall_fscore_support
 
+from el4ner_ray.cli import main
 from el4ner_ray.core.evaluation import Score, Typed, bootstrap_f1, evaluate
 from el4ner_ray.errors import UsageError
 from el4ner_ray.measure import evaluate_run, evaluation_table, evaluation_tables
-from el4ner_ray.results import AnnotatedEntity, read_annotations
+from el4ner_ray.results import AnnotatedEntity, read_account, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA
 
 # --- Hand-computed cases
@@ -219,7 +221,13 @@ def row(doc_id: str, text: str | None, *entities: dict[str, Any], part: int = 0,
     return fields | {"entities": list(entities)} | more
 
 
-def write_run(folder: Path, *files: list[dict[str, Any]]) -> str:
+def write_run(
+    folder: Path, *files: list[dict[str, Any]], status: str | None = "finished", models: Sequence[str] = ()
+) -> str:
+    """A run's folder; without run.json where `status` is None."""
+    if status:
+        run = {"status": status, "config": {"models": [{"name": name, "source": "x"} for name in models]}}
+        (folder / "run.json").write_text(json.dumps(run | {"engine": "fake"}))
     (folder / "annotations").mkdir()
     for number, rows in enumerate(files):
         pq.write_table(pa.Table.from_pylist(rows, ANNOTATION_SCHEMA), folder / "annotations" / f"{number}.parquet")
@@ -319,6 +327,58 @@ def test_gold_of_other_documents_is_refused(tmp_path: Path) -> None:
         evaluate_run(directory, write_gold(tmp_path, ("x", "Ann left", [(0, 3, "PER")])))
     with pytest.raises(UsageError, match=r"gold.jsonl, id '1': text: differs from that in"):
         evaluate_run(directory, write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")])))
+
+
+UNFINISHED = [("running", "not finished, its state is “running”:.*finishes it"), (None, r"no run\.json tells")]
+
+
+@pytest.mark.parametrize(("status", "told"), UNFINISHED)
+def test_a_run_that_is_not_finished_is_named_as_the_cause(tmp_path: Path, status: str | None, told: str) -> None:
+    directory = write_run(tmp_path, [row("1", "Ann left")], status=status)
+    with pytest.raises(UsageError, match=f"text: differs from that in .*{told}"):
+        evaluate_run(directory, write_gold(tmp_path, ("1", "Ann left for Oslo", [(0, 3, "PER")])))
+    with pytest.raises(UsageError, match=f"none of its ids is in .*{told}"):
+        evaluate_run(directory, write_gold(tmp_path, ("2", "Ann", [(0, 3, "PER")])))
+
+
+@pytest.mark.parametrize(("status", "told"), UNFINISHED)
+def test_evaluate_warns_of_a_run_that_is_not_finished(
+    tmp_path: Path,
+    status: str | None,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = write_run(tmp_path, [row("1", "Ann left")], status=status)
+    gold = write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")]))
+    monkeypatch.setattr(sys, "argv", ["el4ner", "evaluate", directory, "--gold", gold, "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    printed = capsys.readouterr()
+    assert json.loads(printed.out).keys() == {"union", "ensemble"}
+    assert re.match(f"el4ner: warning: .*{told}", printed.err)
+    (tmp_path / "run.json").write_text(json.dumps({"status": "finished", "config": {"models": []}}))
+    with pytest.raises(SystemExit):
+        main()
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"status": 1}', b'{"status": "finished", "config": {}}'])
+def test_a_run_json_of_something_else_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"/run\.json: .*; give the folder that `el4ner annotate` wrote"):
+        read_account(str(tmp_path))
+
+
+def test_models_that_found_nothing_are_measured_in_the_order_of_the_run(tmp_path: Path) -> None:
+    ann = entity_row(0, 3, "Ann", "PER") | {"extracted_by": ["late", "found"]}
+    directory = write_run(tmp_path, [row("1", "Ann left", ann)], models=("silent", "found", "late"))
+    gold = write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")]))
+    found = evaluate_run(directory, gold)
+    assert list(found) == ["silent", "found", "late", "union", "ensemble"]
+    assert found["silent"].micro == Score(false_negatives=1)
+    assert not found["silent"].missing_documents
+    assert "silent" in {column for table in evaluation_tables(found) for column in table.columns[0].cells}
 
 
 def test_each_model_and_step_is_measured(tmp_path: Path) -> None:

@@ -155,6 +155,19 @@ def test_jsonl_can_be_the_pool_of_a_next_run(tmp_path: Path) -> None:
     assert [text.text[entity.start : entity.end] for entity in text.entities] == ["Ann", "Bo"]
 
 
+@pytest.mark.parametrize(
+    ("status", "told"), [("running", "this run is not finished, its state is “running”"), (None, "no run.json tells")]
+)
+def test_that_a_run_is_not_finished_is_told(tmp_path: Path, status: str | None, told: str) -> None:
+    directory = write_run(tmp_path, [row("long", "the first part of")], status=status)
+    options: dict[str, Any] = {"min_score": 0.0, "overwrite": True, "language": "en"}
+    (note,) = export_run(directory, "jsonl", str(tmp_path / "out.jsonl"), **options).notes
+    assert note.startswith(told)
+    assert "long ones may lack their last parts" in note
+    (tmp_path / "run.json").write_text('{"status": "finished", "config": {"models": []}}')
+    assert export_run(directory, "jsonl", str(tmp_path / "out.jsonl"), **options).notes == ()
+
+
 # --- conll
 
 

@@ -124,6 +124,35 @@ def test_choose_takes_what_is_asked_for():
         choose(points, recall=0.9)
 
 
+def test_a_lucky_threshold_is_not_taken_for_a_precision():
+    # Both of the first two are right, by luck: their scores expect less.
+    points = operating_points(np.array([0.7, 0.6, 0.5]), np.array([True, True, False]), gold=3)
+    assert [point.mean_score for point in points] == pytest.approx([0.7, 0.65, 0.6])
+    assert choose(points, precision=0.64).threshold == 0.6
+    with pytest.raises(ValueError, match="no threshold reaches precision"):
+        choose(points, precision=0.9)
+
+
+def promised_and_found(seed: int, target: float) -> tuple[float, float, float]:
+    """What 900 candidates with shrunken scores promise for a target: precision, mean score; and what others show."""
+    random = np.random.default_rng(seed)
+    shrink = Scaling(-0.3, 0.8)
+    true, others = random.beta(0.5, 1.5, 900), random.beta(0.5, 1.5, 20_000)
+    right = random.random(900) < true
+    scaling = fit_scaling(shrink(true), right)
+    point = choose(operating_points(scaling(shrink(true)), right, int(right.sum())), precision=target)
+    found = float(others[scaling(shrink(others)) >= point.threshold].mean())
+    return point.precision, point.mean_score, found
+
+
+def test_a_target_precision_is_reached_on_other_sentences():
+    observed, expected, found = np.array([promised_and_found(seed, 0.9) for seed in range(30)]).T
+    assert found.mean() > 0.9
+    assert (found < 0.85).mean() < 0.05
+    assert expected.mean() == pytest.approx(found.mean(), abs=0.01)
+    assert observed.mean() > expected.mean()  # what was chosen on is flattered still
+
+
 def test_reliability_is_the_weighted_gap():
     found = reliability([0.95, 0.95, 0.15, 1.0], [True, False, False, True])
     assert [(b.count, b.right) for b in found.bins] == [(1, 0.0), (3, pytest.approx(2 / 3))]

@@ -401,6 +401,32 @@ def test_compare(tmp_path: Path) -> None:
         assert expected in page.text
 
 
+def test_gold_that_the_run_lacks_comes_before_other_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [document(str(number), "Oslo") for number in range(12)]
+    ids = ["11", "20", "21", "22"]
+    gold = str(write_jsonl(tmp_path / "gold.jsonl", [{"id": id_, "text": "Oslo", "entities": []} for id_ in ids]))
+    folder = write_run(tmp_path / "run", rows)
+    page = report(folder, gold_source=gold, sample=5)
+    shown = [d[0] for d in page.data["documents"]]
+    assert len(shown) == 5
+    assert shown[1:] == ids
+    assert {d[0] for d in report(folder, gold_source=gold, sample=2).data["documents"]} < set(ids)
+    # They count against the characters, too.
+    monkeypatch.setattr("el4ner_ray.report.build.Sample", partial(Sample, characters=2 * len("Oslo")))
+    page = report(folder, gold_source=gold, sample=5)
+    assert len(page.data["documents"]) == 2
+    assert "3 gold documents are not in the run" in page.text
+
+
+def test_a_surface_with_line_breaks_leads_to_its_texts(tmp_path: Path) -> None:
+    surfaces = ["New\r\nYork", "São\rPaulo", 'a\n"b&#13;"']
+    rows = [document(surface, surface, [entity(surface, 0, len(surface), "place")]) for surface in surfaces]
+    page = report(write_run(tmp_path / "run", rows))  # reads line ends as HTML does: each is LF unless written as &#13;
+    searched = {attributes["data-search"] for _, attributes in page.elements if "data-search" in attributes}
+    assert searched == set(surfaces)
+    assert {segments[0][0] for _, segments, _ in page.data["passages"]} == searched
+
+
 def test_nothing_can_run(tmp_path: Path) -> None:
     rows = [
         document(
