@@ -279,8 +279,9 @@ def test_what_is_no_json_is_refused(start: Start) -> None:
     refused(client.post("/v1/annotate", content=b"{", headers=headers), 422, "invalid")
     refused(client.post("/v1/annotate", content=b'{"texts": ["\xff"]}', headers=headers), 422, "invalid")
     # A form of another site could send this without asking the browser's leave.
-    headers = {"Content-Type": "text/plain"}
-    refused(client.post("/v1/annotate", content=json.dumps(BODY), headers=headers), 422, "invalid")
+    for headers in ({"Content-Type": "text/plain"}, {}):
+        answer = client.post("/v1/annotate", content=json.dumps(BODY), headers=headers)
+        refused(answer, 422, "invalid", "send the body as Content-Type: application/json")
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -360,6 +361,16 @@ def test_the_key(start: Start) -> None:
     assert 'id="key"' in client.get("/").text
 
 
+@pytest.mark.parametrize("authorization", ["", "Bearer wrong"])
+def test_the_key_is_looked_at_before_the_body(start: Start, authorization: str) -> None:
+    client = start(key="k3y", limits=Limits(body_bytes=1000))
+    headers = {"Authorization": authorization, "Content-Type": "application/json"}
+    for content in (b"{", b"{}", b'{"texts": ["' + b"a" * 1000 + b'"]}'):
+        refused(client.post("/v1/annotate", content=content, headers=headers), 401, "unauthorized")
+    text = client.get("/metrics", headers={"Authorization": "Bearer k3y"}).text
+    assert '\nel4ner_http_requests_total{path="/v1/annotate",status="401"} 3.0\n' in text
+
+
 def test_health(start: Start) -> None:
     assert start().get("/v1/health").json()["status"] == "ok"
     answer = start(states={"fake-a": "RUNNING", "fake-b": "UNHEALTHY"}).get("/v1/health")
@@ -395,6 +406,8 @@ def test_openapi_has_examples_that_work(start: Start) -> None:
     told = client.get("/openapi.json").json()
     assert set(told["paths"]) == {"/v1/annotate", "/v1/models", "/v1/health", "/metrics"}
     assert {"401", "413", "422", "429", "503"} <= told["paths"]["/v1/annotate"]["post"]["responses"].keys()
+    secured = {path for path, methods in told["paths"].items() for told in methods.values() if "security" in told}
+    assert secured == {"/v1/annotate", "/v1/models", "/metrics"}
     (example,) = told["components"]["schemas"]["AnnotateRequest"]["examples"]
     assert client.post("/v1/annotate", json=example).status_code == 200
     for path in ("/docs", "/redoc"):
