@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from el4ner_ray import splitting
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.core.prompting import running_text
 from el4ner_ray.engines.base import Completion, Ensemble, Request
@@ -514,6 +515,33 @@ def test_sentences_on_their_own_get_what_they_get_in_their_document() -> None:
     found = [[(e.start, e.end, e.type, e.score) for e in document.entities] for document in answer.documents]
     assert found == asyncio.run(as_the_job_does())
     assert sum(map(len, found)) > 10
+
+
+def test_texts_are_cut_into_parts_while_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(profile="fake", overrides={"limits": {"part_characters": 1000}})
+    annotator = Annotator(config, None, InProcessEnsemble(config))
+    turns, seen = 0, []
+
+    def each_part(text: str, limit: int) -> Iterator[tuple[int, int]]:
+        for part in splitting.each_part(text, limit):
+            seen.append(turns)
+            yield part
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def cut() -> None:
+        beside = asyncio.create_task(others())
+        await annotator.sentences(["Anna left.", "\u1100" * 5000, ""])
+        beside.cancel()
+
+    monkeypatch.setattr("el4ner_ray.serve.annotator.each_part", each_part)
+    asyncio.run(cut())
+    assert len(seen) > 5
+    assert len(set(seen)) == len(seen)
 
 
 def test_a_long_text_is_cut_into_sentences_while_others_have_their_turn() -> None:
