@@ -39,6 +39,7 @@ from el4ner_ray.serve.api import create_app, key_digest
 from el4ner_ray.serve.limits import BusyError, Limits, Room, TooLargeError
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, StreamLine
 from el4ner_ray.serve.metrics import Metrics
+from el4ner_ray.serve.problems import DeadlineError
 from el4ner_ray.serve.service import Service
 from el4ner_ray.stages.segment import Segment
 from tests.serving import InProcessEnsemble
@@ -455,6 +456,73 @@ def test_a_stream_that_nobody_reads_gives_its_room_back() -> None:
         return float(line)
 
     assert asyncio.run(use()) == 0
+
+
+def test_what_a_client_does_not_read_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use() -> list[dict[str, Any]]:
+        config, loop = load(profile="fake"), asyncio.get_running_loop()
+        service = Service(Annotator(config, None, InProcessEnsemble(config)), Limits(seconds=60), Metrics())
+        stream = await service.stream(AnnotateRequest(**BODY, stream=True))
+        read = [await anext(stream)]
+        while service.in_flight:
+            await asyncio.sleep(0)
+        now = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: now + 300)
+        await asyncio.sleep(0)  # the clock is looked at
+        await asyncio.sleep(0)
+        return [json.loads(line) for line in [*read, *[line async for line in stream]]]
+
+    first, last = asyncio.run(use())
+    assert (first["kind"], last["kind"]) == ("start", "error")
+    assert "not read in time" in last["error"]["message"]
+
+
+class Slow(Annotator):
+    """Cuts texts for ever."""
+
+    async def sentences(self, texts: Any) -> list[Sentence]:
+        while True:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_time_limit_holds_while_texts_are_cut(stream: bool) -> None:
+    async def use() -> None:
+        config = load(profile="fake")
+        service = Service(Slow(config, None, InProcessEnsemble(config)), Limits(seconds=0.01), Metrics())
+        await (service.stream if stream else service.answer)(AnnotateRequest(**BODY))
+
+    with pytest.raises(DeadlineError, match=r"0\.01 s"):
+        asyncio.run(use())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_begins_when_the_server_stops_ends_with_it(stream: bool) -> None:
+    async def use() -> None:
+        config = load(profile="fake")
+        service = Service(Slow(config, None, InProcessEnsemble(config)), Limits(), Metrics())
+        service.finish_within(0.01)  # while the body of the next one is still on its way
+        await (service.stream if stream else service.answer)(AnnotateRequest(**BODY))
+
+    with pytest.raises(DeadlineError, match="is being stopped"):
+        asyncio.run(use())
+
+
+def test_a_server_may_stop_while_a_time_limit_passes() -> None:
+    class Stopping(InProcessEnsemble):
+        async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+            try:
+                return await asyncio.Future()
+            finally:
+                service.finish_within(1)
+
+    async def use() -> None:
+        await service.answer(AnnotateRequest(**BODY))
+
+    config = load(profile="fake")
+    service = Service(Annotator(config, None, Stopping(config)), Limits(seconds=0.01), Metrics())
+    with pytest.raises(DeadlineError):
+        asyncio.run(use())
 
 
 def test_equal_requests_share_their_stages() -> None:
