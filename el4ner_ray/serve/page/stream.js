@@ -59,7 +59,7 @@ function hear(line, body) {
   } else if (line.kind === "error") {
     complain(line.error.message);
   } else if (line.kind === "end") {
-    show();
+    showUnlessRead();
     const asked = Object.values(line.stages).flatMap((models) => Object.entries(models));
     const requests = asked.filter(([name]) => data.models.includes(name)).reduce((sum, [, usage]) => sum + usage.requests, 0);
     say(`${plural(line.sentences, "sentence")} in ${line.seconds.toFixed(1)} s with ${plural(requests, "question")} to the models.`);
