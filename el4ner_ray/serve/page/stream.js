@@ -3,6 +3,11 @@
 let asking = null; // the AbortController of the request in flight
 
 async function annotate() {
+  const repeated = repeatedLabel();
+  if (repeated) {
+    fail(`labels: ${repeated} stands in two rows; give it one, with one description`);
+    return;
+  }
   asking = new AbortController();
   busy(true);
   complain("");
