@@ -73,6 +73,8 @@ class Ensemble:
         self._running = ExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last: tuple[Prepared, InProcess] | None = None
+        # Of start and close. A signal's handler may close what the same thread is starting.
+        self._starting = threading.RLock()
         self._preparing = threading.Lock()
         self._changing = threading.Lock()  # of what runs: nothing may be asked of a loop that has been stopped
 
@@ -81,31 +83,39 @@ class Ensemble:
 
         Raises FatalError when a model does not load, or another ensemble runs in this process.
         """
-        if self._loop is None:
-            if not _one_at_a_time.acquire(blocking=False):
-                raise FatalError("another ensemble runs in this process: use that one, or call its close() first")
-            self._running.callback(_one_at_a_time.release)
-            try:
-                self._running.enter_context(job.engines(self.config, self.config.labels or {}, self._say)).wait()
-            except BaseException:
-                self._running.close()
-                raise
-            # Of our own: a notebook's loop runs already and must not be blocked.
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="el4ner", daemon=True).start()
-            self._running.callback(self._loop.call_soon_threadsafe, self._loop.stop)
-            # Before Ray's own: what was registered last runs first.
-            atexit.register(self._running.close)
-            self._running.callback(atexit.unregister, self._running.close)
+        with self._starting:
+            if self._loop is None:
+                self._start()
         return self
 
+    def _start(self) -> None:
+        if not _one_at_a_time.acquire(blocking=False):
+            raise FatalError("another ensemble runs in this process: use that one, or call its close() first")
+        self._running.callback(_one_at_a_time.release)
+        try:
+            self._running.enter_context(job.engines(self.config, self.config.labels or {}, self._say)).wait()
+        except BaseException:
+            self._running.close()
+            raise
+        # Of our own: a notebook's loop runs already and must not be blocked.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="el4ner", daemon=True).start()
+        self._running.callback(self._loop.call_soon_threadsafe, self._loop.stop)
+        # Before Ray's own: what was registered last runs first.
+        atexit.register(self._running.close)
+        self._running.callback(atexit.unregister, self._running.close)
+
     def close(self) -> None:
-        """End the engines, and the Ray session where `start` began it. What is being annotated ends with FatalError."""
-        with self._changing:
-            loop, self._loop, self._last = self._loop, None, None
-        if loop:
-            asyncio.run_coroutine_threadsafe(_end_all(), loop).result()
-        self._running.close()
+        """End the engines, and the Ray session where `start` began it. What is being annotated ends with FatalError.
+
+        Waits for a `start` that another thread has called.
+        """
+        with self._starting:
+            with self._changing:
+                loop, self._loop, self._last = self._loop, None, None
+            if loop:
+                asyncio.run_coroutine_threadsafe(_end_all(), loop).result()
+            self._running.close()
 
     def __enter__(self) -> Self:
         return self.start()

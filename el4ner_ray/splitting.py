@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from functools import cache
 
 import regex
 
@@ -16,8 +18,9 @@ _CUTS = tuple(
         r"\s+",
     )
 )
-_GRAPHEME = regex.compile(r"\X")
-_CONTEXT = 256  # flags are pairs of letters counted from the first of a row: more than 128 flags in a row may be cut
+# For a long row of flags, which are pairs of letters, \X takes the cube of its length.
+_GRAPHEME = regex.compile(r"\p{RI}\p{RI}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
+_CONTEXT = 256  # before the first place for a cut: a row of flags that begins earlier may be counted wrongly and cut
 
 
 def split_parts(text: str, limit: int) -> list[tuple[int, int]]:
@@ -26,29 +29,38 @@ def split_parts(text: str, limit: int) -> list[tuple[int, int]]:
     A cut lies in the second half of what fits: after a paragraph, else a line, else a sentence, else white space, else
     anywhere between graphemes. Only a grapheme that leaves no such place (longer than half the limit) is cut itself.
     """
-    ranges = []
+    return list(each_part(text, limit))
+
+
+def each_part(text: str, limit: int) -> Iterator[tuple[int, int]]:
+    """The same one by one: each takes milliseconds at most."""
     start = 0
     while len(text) - start > limit:
         end = _cut(text, start, start + limit)
-        ranges.append((start, end))
+        yield start, end
         start = end
-    return [*ranges, (start, len(text))]
+    yield start, len(text)
 
 
 def _cut(text: str, start: int, high: int) -> int:
     low = high - (high - start) // 2
+
+    @cache
+    def ends_of_graphemes() -> frozenset[int]:
+        # All at once: a text may have thousands of places that look like one for a cut and are none.
+        return frozenset(match.end() for match in _GRAPHEME.finditer(text, max(start, low - _CONTEXT), high + 1))
+
+    def is_between_graphemes(place: int) -> bool:
+        here = text[place - 1 : place + 1]
+        if here.isascii():
+            return here != "\r\n"
+        # After a line break even a combining mark is a grapheme of its own; it still must not begin a part.
+        if here[1] == "\u200d" or unicodedata.category(here[1]).startswith("M"):
+            return False
+        return place in ends_of_graphemes()
+
     for pattern in _CUTS:
         for match in reversed(list(pattern.finditer(text, low, high))):
-            if _between_graphemes(text, start, match.end()):
+            if is_between_graphemes(match.end()):
                 return int(match.end())
-    return next((place for place in range(high, low - 1, -1) if _between_graphemes(text, start, place)), high)
-
-
-def _between_graphemes(text: str, start: int, place: int) -> bool:
-    here = text[place - 1 : place + 1]
-    if here.isascii():
-        return here != "\r\n"
-    # After a line break even a combining mark is a grapheme of its own; it still must not begin a part.
-    if here[1] == "\u200d" or unicodedata.category(here[1]).startswith("M"):
-        return False
-    return any(match.end() == place for match in _GRAPHEME.finditer(text, max(start, place - _CONTEXT), place + 1))
+    return next(filter(is_between_graphemes, range(high, low - 1, -1)), high)

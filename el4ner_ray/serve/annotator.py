@@ -22,7 +22,7 @@ from el4ner_ray.labelled import LabelledText
 from el4ner_ray.parts import table_of_parts
 from el4ner_ray.schema import SENTENCES, Span
 from el4ner_ray.serve.computing import Computing
-from el4ner_ray.splitting import split_parts
+from el4ner_ray.splitting import each_part
 from el4ner_ray.stages.base import Stage
 from el4ner_ray.stages.classify import Classify
 from el4ner_ray.stages.extract import Extract
@@ -169,15 +169,16 @@ class Annotator:
     async def sentences(self, texts: Sequence[str]) -> list[Sentence]:
         """The sentences of the texts, in order; a text without letters and digits has none."""
         limit = self.config.limits.part_characters
-        parts = [
-            Sentence(document, number, start, text[start:end])
-            for document, text in enumerate(texts)
-            for number, (start, end) in enumerate(split_parts(text, limit))
-        ]
+        parts = []
+        # In the event loop, which is free for others in between.
+        for document, text in enumerate(texts):
+            for number, (start, end) in enumerate(each_part(text, limit)):
+                parts.append(Sentence(document, number, start, text[start:end]))
+                await asyncio.sleep(0)
         found = []
         numbers = [itertools.count() for _ in texts]
-        # In the event loop, which is free for others in between. A sentence takes less than a millisecond, but opening
-        # quotation marks the square of their number (sentencex): 8,000 of them 25 ms, a megabyte minutes.
+        # A sentence takes less than a millisecond, but opening quotation marks the square of their number (sentencex):
+        # 8,000 of them 25 ms, a megabyte minutes.
         for together in grouped(parts, lambda part: len(part.text), limit):
             table = await self._segment(_rows(together, session=0))
             for part, spans in zip(together, SENTENCES.decode(table), strict=True):

@@ -7,12 +7,13 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -60,16 +61,17 @@ def create_app(service: Service, metrics: Metrics, health: HealthCheck, key: byt
         redoc_url=None,
     )
     page = Page(service.annotator, needs_key=key is not None)
-    guarded = [Depends(_guard(key))]
+    # The dependency is for OpenAPI, which then says that these want a key.
+    guarded = APIRouter(route_class=_guarded_by(key), dependencies=[Depends(_BEARER)])
 
-    @app.post("/v1/annotate", response_model=AnnotateResponse, responses=_ANSWERS | _PROBLEMS, dependencies=guarded)
+    @guarded.post("/v1/annotate", response_model=AnnotateResponse, responses=_ANSWERS | _PROBLEMS)
     async def annotate(body: AnnotateRequest, request: Request) -> Response:
         """Entities of each text, with who found them and who voted for what; whole, or sentence by sentence."""
         if body.stream or NDJSON in request.headers.get("accept", ""):
             return StreamingResponse(await service.stream(body), media_type=NDJSON)
         return await _unless_gone(request, service.answer(body))
 
-    @app.get("/v1/models", responses={401: _PROBLEMS[401]}, dependencies=guarded)
+    @guarded.get("/v1/models", responses={401: _PROBLEMS[401]})
     async def models() -> Models:
         """The ensemble, and what can be asked of it."""
         annotator, limits = service.annotator, service.limits
@@ -90,7 +92,7 @@ def create_app(service: Service, metrics: Metrics, health: HealthCheck, key: byt
         ok = all(state == "RUNNING" for state in states.values())
         return JSONResponse({"status": "ok" if ok else "unavailable", "models": states}, 200 if ok else 503)
 
-    @app.get("/metrics", response_class=Response, dependencies=guarded)
+    @guarded.get("/metrics", response_class=Response)
     async def counters() -> Response:
         """Counters of this server in Prometheus's text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -99,6 +101,7 @@ def create_app(service: Service, metrics: Metrics, health: HealthCheck, key: byt
     async def start() -> Response:
         return Response(page.html, media_type="text/html", headers=page.headers)
 
+    app.include_router(guarded)
     for kind in (El4nerError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_problem)
     app.add_middleware(BodyLimit, limit=service.limits.body_bytes)
@@ -124,17 +127,28 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _guard(key: bytes | None) -> Callable[..., Awaitable[None]]:
-    # A function that is not async would go through a pool of threads.
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
-        if key is None:
-            return
-        if given is None or not hmac.compare_digest(key_digest(given.credentials), key):
-            raise HTTPException(
-                401, "give the API key in the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
-            )
+def _guarded_by(key: bytes | None) -> type[APIRoute]:
+    """Routes that look at the key before they read the body, which strangers would otherwise have parsed."""
 
-    return check
+    class Guarded(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            answer = super().get_route_handler()
+
+            async def checked(request: Request) -> Response:
+                await _check_key(request, key)
+                return await answer(request)
+
+            return checked
+
+    return Guarded
+
+
+async def _check_key(request: Request, key: bytes | None) -> None:
+    given = await _BEARER(request)
+    if key and (given is None or not hmac.compare_digest(key_digest(given.credentials), key)):
+        raise HTTPException(
+            401, "give the API key in the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+        )
 
 
 async def _answer_problem(_: Request, error: Exception) -> Response:

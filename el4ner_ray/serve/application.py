@@ -43,11 +43,13 @@ _SECONDS_TO_FINISH = 20
 # another, both beside its own: without these hand-overs 41 ms of CPU instead of 52. Over Serve's gRPC, which asks for
 # Ray's token as Ray's own ports do, a call passes no object store: 67 ms instead of 96, on a slower machine (50
 # clients of benchmarks/serve_load.py). A batch job's stages do not use it: what was asked of a lost node would fail
-# minutes later.
+# minutes later. Its channels would go through a proxy of the environment, which does not know the nodes of a cluster:
+# Ray switches that off for its own channels alone, an empty `grpc_proxy` for all.
 _CHEAP_CALLS = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "grpc_proxy": "",
 }
 
 
@@ -128,6 +130,11 @@ def api_key() -> bytes | None:
     key = os.environ.get(API_KEY)
     if key and not key.isascii():
         raise UsageError(f"{API_KEY}: clients encode other characters than ASCII in different ways; use ASCII alone")
+    if key and (key.strip() != key or not key.isprintable()):
+        raise UsageError(
+            f"{API_KEY}: has white space at an end or a control character in it, which a header does not carry: nobody "
+            "could ask; take it out"
+        )
     return key_digest(key) if key else None
 
 
@@ -185,8 +192,9 @@ def _deploy(address: Address, config: JobConfig, pool: ServedPool | None, limits
 
 
 def _check_reachable(address: Address) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as it is about this machine, not a proxy
     try:
-        urllib.request.urlopen(f"{address}/v1/health", timeout=60).close()
+        direct.open(f"{address}/v1/health", timeout=60).close()
     except OSError as error:
         raise FatalError(f"{address} does not answer ({error}); name an address of this machine with --host") from error
 

@@ -26,8 +26,8 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return f"http://{shown}:{self.port}"
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
 
     def bound(self) -> socket.socket:
         """A socket of this address, to be closed by the caller. Raises UsageError when nothing can listen there."""

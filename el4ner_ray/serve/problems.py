@@ -57,6 +57,9 @@ def problem_of(error: Exception) -> Problem:
 def _first_of(error: RequestValidationError) -> str:
     problems = error.errors()
     first = problems[0]
+    if first["loc"] == ("body",) and isinstance(first["input"], bytes):
+        # FastAPI reads no other body as JSON, since a form of another site can send what is not declared as such.
+        return "the body is not declared to be JSON; send the body as Content-Type: application/json"
     # Names of fields are the client's, of any length.
     place = ".".join(str(part)[:100] for part in first["loc"] if part not in ("body", "[key]"))
     message = first["msg"].removeprefix("Value error, ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -14,9 +15,10 @@ import msgspec
 
 from el4ner_ray.serve.annotator import Annotator, Recipe, Sentence
 from el4ner_ray.serve.limits import OF_ONE_REQUEST, Limits, Room
+from el4ner_ray.serve.lines import Lines
 from el4ner_ray.serve.messages import AnnotateRequest
 from el4ner_ray.serve.metrics import Metrics
-from el4ner_ray.serve.problems import DeadlineError, problem_of
+from el4ner_ray.serve.problems import DeadlineError
 from el4ner_ray.serve.results import SentenceResult, costs, interim, joined, sentence_results
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,8 @@ Tell = Callable[[dict[str, Any]], None]
 
 # Sentences that travel together: one call a stage and model for all of them, but none is told before all are done.
 _GROUP = 8
+# After the time limit, for clients that read slowly. What they have not read by then is forgotten.
+_SECONDS_TO_READ = 30
 
 
 @dataclass(frozen=True)
@@ -52,18 +56,19 @@ class Service:
         self.annotator, self.limits, self._metrics = annotator, limits, metrics
         self._room = Room(limits.sentences)
         self._deadlines: set[asyncio.Timeout] = set()
-        self._stopping = False
-        metrics.watch(lambda: self._room.taken)
+        self._stops_at = math.inf  # time of the event loop
+        metrics.watch(lambda: self.in_flight)
 
     async def answer(self, request: AnnotateRequest) -> bytes:
         """The whole answer as JSON (`messages.AnnotateResponse`).
 
         Raises UsageError, TooLargeError, BusyError, and DeadlineError when it takes longer than `limits.seconds`.
         """
-        recipe, sentences = await self._understood(request)
-        with self._room.admitted(len(sentences)):
-            work = Work(request, recipe, sentences)
-            results = await self._annotated(work)
+        async with self._bounded(self._limit()):
+            recipe, sentences = await self._understood(request)
+            with self._room.admitted(len(sentences)):
+                work = Work(request, recipe, sentences)
+                results = await self._annotated(work)
         of_document: list[list[SentenceResult]] = [[] for _ in request.texts]
         for result in results:
             of_document[result.sentence.document].append(result)
@@ -74,49 +79,58 @@ class Service:
 
         Raises as `answer` does, before the first line; what goes wrong later is the last line.
         """
-        recipe, sentences = await self._understood(request)
-        lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        until = self._limit()
+        async with self._bounded(until):
+            recipe, sentences = await self._understood(request)
         held = ExitStack()
         held.enter_context(self._room.admitted(len(sentences)))
-        task = asyncio.create_task(self._streamed(Work(request, recipe, sentences, lines.put_nowait)))
+        lines = Lines(until + _SECONDS_TO_READ)
+        work = Work(request, recipe, sentences, lines.tell)
+        task = asyncio.create_task(self._streamed(work, lines, until))
 
         def end(_: object) -> None:
             held.close()
-            lines.put_nowait(None)
+            lines.end()
 
         # A callback runs even where the task, or whoever reads the lines, was cancelled before it started.
         task.add_done_callback(end)
-        return _lines(task, lines)
+        return lines.read(task)
 
     @property
     def in_flight(self) -> int:
-        """Requests that are worked on."""
-        return len(self._deadlines)
+        """Sentences that are annotated or wait for it."""
+        return self._room.taken
 
     def finish_within(self, seconds: float) -> None:
-        """What takes longer from now on ends as what exceeds `limits.seconds` does: the server stops."""
-        self._stopping = True
-        last = asyncio.get_running_loop().time() + seconds
+        """What takes longer from now on ends as what exceeds `limits.seconds` does: the server stops.
+
+        So does what begins later: a request may have been on its way.
+        """
+        self._stops_at = asyncio.get_running_loop().time() + seconds
         for deadline in self._deadlines:
-            deadline.reschedule(min(deadline.when() or last, last))
+            if not deadline.expired():  # else it is about to end, and may not be changed
+                deadline.reschedule(min(deadline.when() or self._stops_at, self._stops_at))
+
+    def _limit(self) -> float:
+        return asyncio.get_running_loop().time() + self.limits.seconds
 
     async def _understood(self, request: AnnotateRequest) -> tuple[Recipe, list[Sentence]]:
         shown = [demonstration.labelled(number) for number, demonstration in enumerate(request.demonstrations)]
         recipe = self.annotator.recipe(request.labels, shown, request.method)
         return recipe, await self.annotator.sentences(request.texts)
 
-    async def _streamed(self, work: Work) -> None:
-        assert work.tell
+    async def _streamed(self, work: Work, lines: Lines, until: float) -> None:
         sentences = [_place(sentence) for sentence in work.sentences]
-        work.tell({"kind": "start"} | work.facts | {"documents": len(work.request.texts), "sentences": sentences})
+        lines.tell({"kind": "start"} | work.facts | {"documents": len(work.request.texts), "sentences": sentences})
         try:
-            results = await self._annotated(work)
+            async with self._bounded(until):
+                results = await self._annotated(work)
         except Exception as error:
             if not isinstance(error, DeadlineError):
                 logger.exception("a stream ended")
-            work.tell({"kind": "error", **problem_of(error).body})
+            lines.tell_error(error)
         else:
-            work.tell({"kind": "end"} | _totals(work, results))
+            lines.tell({"kind": "end"} | _totals(work, results))
 
     async def _annotated(self, work: Work) -> list[SentenceResult]:
         own = asyncio.Semaphore(OF_ONE_REQUEST)
@@ -126,28 +140,29 @@ class Service:
             async with own, self._room.in_flight:
                 return await self._annotated_group(work, group)
 
-        try:
-            async with self._bounded(), asyncio.TaskGroup() as tasks:
-                starts = range(0, len(work.sentences), size)
-                groups = [tasks.create_task(in_turn(work.sentences[start : start + size])) for start in starts]
-        except TimeoutError:
-            raise DeadlineError(
-                "the server is being stopped; try again later"
-                if self._stopping
-                else f"the texts were not annotated within {self.limits.seconds:g} s; send fewer, or try again later"
-            ) from None
+        async with asyncio.TaskGroup() as tasks:
+            starts = range(0, len(work.sentences), size)
+            groups = [tasks.create_task(in_turn(work.sentences[start : start + size])) for start in starts]
         results = [result for group in groups for result in group.result()]
         self._metrics.annotated(len(results), sum(len(result.entities) for result in results))
         return results
 
     @asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
-        async with asyncio.timeout(self.limits.seconds) as deadline:
-            self._deadlines.add(deadline)
-            try:
-                yield
-            finally:
-                self._deadlines.remove(deadline)
+    async def _bounded(self, until: float) -> AsyncIterator[None]:
+        """Raises DeadlineError at `until`, or when the server has no more time to finish."""
+        try:
+            async with asyncio.timeout_at(min(until, self._stops_at)) as deadline:
+                self._deadlines.add(deadline)
+                try:
+                    yield
+                finally:
+                    self._deadlines.remove(deadline)
+        except TimeoutError:
+            raise DeadlineError(
+                "the server is being stopped; try again later"
+                if self._stops_at < math.inf
+                else f"the texts were not annotated within {self.limits.seconds:g} s; send fewer, or try again later"
+            ) from None
 
     async def _annotated_group(self, work: Work, group: Sequence[Sentence]) -> list[SentenceResult]:
         async for stage, table in self.annotator.steps(work.recipe, group):
@@ -160,14 +175,6 @@ class Service:
             for result in results:
                 work.tell({"kind": "sentence"} | _place(result.sentence) | joined([result]))
         return results
-
-
-async def _lines(task: asyncio.Task[None], lines: asyncio.Queue[dict[str, Any] | None]) -> AsyncIterator[bytes]:
-    try:
-        while (line := await lines.get()) is not None:
-            yield msgspec.json.encode(line) + b"\n"
-    finally:
-        task.cancel()
 
 
 def _place(sentence: Sentence) -> dict[str, int]:

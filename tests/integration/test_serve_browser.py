@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -193,6 +194,141 @@ def test_what_the_server_refuses_is_told(page: Browser) -> None:
     annotate(page, "Anna met Ben.")
     assert "API key" in page.one("#problem").text
     assert page.one("#go").is_enabled()
+
+
+ERROR_LINE = json.dumps({"kind": "error", "error": {"message": "it broke off"}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        # uvicorn's own, to the thousandth connection
+        ("new Response('Service Unavailable', {status: 503, statusText: 'Service Unavailable'})", "503 Service Un"),
+        ("Promise.reject(new TypeError('no network'))", "does not answer: no network"),
+        (f"new Response({ERROR_LINE!r} + '\\n')", "it broke off"),
+        ("new Response('')", "is not all"),
+    ],
+    ids=("plain", "unreachable", "told", "broken"),
+)
+def test_a_failure_ends_what_the_page_says_it_does(page: Browser, answer: str, told: str) -> None:
+    page.script(f"window.fetch = async () => {answer}")
+    page.one("#go").click()
+    page.until(lambda: told in page.one("#problem").text)
+    assert page.one("#progress").text == ""
+    assert page.one("#go").is_enabled()
+
+
+def test_a_label_in_two_rows_is_refused(page: Browser) -> None:
+    page.script("window.fetch = async () => { throw new Error('asked'); }; addLabel(' place ', 'another meaning')")
+    page.one("#go").click()
+    page.until(lambda: page.one("#problem").text.startswith("labels: place stands in two rows"))
+    assert page.one("#progress").text == ""
+
+
+def test_rows_have_the_colours_of_their_marks(page: Browser) -> None:
+    # Objects of JavaScript have names like numbers first, and so has what is sent.
+    page.script("addLabel(); addLabel('7', 'numbers'); addLabel('2')")
+    annotate(page, "Anna met Ben in Oslo.")
+    rows = page.script("return labelRows().map((row) => [row.children[0].value, row.className])")
+    types = page.script("return data.types.slice(0, 5)")
+    assert types == ["2", "7", "person", "place", "organization"]
+    assert {name: row for name, row in rows if name} == {
+        name: f"label-row type-{number}" for number, name in enumerate(types)
+    }
+    fill(page.one(".label-row input"), "1")
+    assert page.one(".label-row").get_attribute("class") == "label-row type-0"
+
+
+def test_rows_of_labels_have_names_of_their_own(page: Browser) -> None:
+    named = "return [...document.querySelectorAll('.label-row > *')].map((field) => field.getAttribute('aria-label'))"
+    names = page.script(named)
+    assert len(set(names)) == len(names) == 9
+    assert names[3:6] == ["Label 2", "Description 2", "Remove label 2"]
+    page.all(".label-row button")[0].click()
+    assert page.script("return document.activeElement.getAttribute('aria-label')") == "Remove label 1"
+    assert page.script("return document.activeElement.parentElement.children[0].value") == "place"
+    page.all(".label-row button")[1].click()
+    assert page.script("return document.activeElement.id") == "add-label"
+    assert page.script(named) == ["Label 1", "Description 1", "Remove label 1"]
+
+
+# A stream whose lines come when the test sends them, of a text that has two sentences.
+SENDING = """
+    window.fetch = async () => new Response(new ReadableStream({
+        start(stream) {
+            window.send = (line) => stream.enqueue(new TextEncoder().encode(JSON.stringify(line) + "\\n"));
+        },
+    }));
+    const place = (sentence) => ({ document: 0, sentence });
+    window.sendStart = () => send({
+        kind: "start", method: "paper", demonstrations: "none", labels: labelsGiven(), sentences: [place(0), place(1)],
+    });
+    window.sendFound = (sentence, start, end) => {
+        const candidates = [{ start, end, extracted_by: [data.models[0]] }];
+        send({ kind: "stage", stage: "extract", ...place(sentence), candidates });
+    };
+"""
+FRAMES = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_what_is_read_stays_while_more_comes(page: Browser, pinned: bool) -> None:
+    page.script(SENDING)
+    fill(page.one("#text"), "Anna left. Ben stayed.")
+    page.one("#go").click()
+    page.until(lambda: page.script("return Boolean(window.send)"))
+    page.script("sendStart(); sendFound(0, 0, 4)")
+    page.until(lambda: len(page.all("#passages .mark[tabindex]")) == 1)
+    mark = page.one("#passages .mark[tabindex]")
+    if pinned:
+        mark.click()
+        page.script("document.activeElement.blur()")
+    else:
+        page.script("document.querySelector('#passages .mark[tabindex]').focus()")
+    page.script("sendFound(1, 11, 14)")
+    page.until(lambda: page.script("return sentences[1].candidates !== null"))
+    page.driver.execute_async_script(FRAMES)
+    assert page.all("#passages .mark[tabindex]") == [mark]
+    assert page.one("#card").is_displayed() or not pinned
+    assert page.script("return document.activeElement.matches('.mark')") is not pinned
+    # What came is shown as soon as nobody is there.
+    if pinned:
+        page.one("body").send_keys(Keys.ESCAPE)
+    else:
+        page.script("byId('text').focus()")
+    page.until(lambda: len(page.all("#passages .mark[tabindex]")) == 2)
+
+
+def contrast(first: str, second: str) -> float:
+    """Of two colours as browsers give them (WCAG 2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted((luminance(first), luminance(second)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+FIELDS = """
+    const row = document.querySelector(".label-row");
+    const fields = [...document.querySelectorAll(".inputs :is(textarea, input, select)")];
+    return Array.from({ length: COLOURS }, (_, number) => {
+        row.className = `label-row ${colour(number)}`;
+        return fields.map(getComputedStyle).map((style) => [style.borderTopColor, style.backgroundColor]);
+    }).flat();
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fields_can_be_seen(page: Browser, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    colours = page.script(FIELDS)
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert len(set(map(tuple, colours))) > 40
+    assert min(contrast(border, background) for border, background in colours) >= 3
 
 
 def test_payloads_do_not_run(page: Browser) -> None:

@@ -7,7 +7,7 @@ import gzip
 import json
 import pickle
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from el4ner_ray import splitting
 from el4ner_ray.corpus import Corpus, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.schema import BATCH, PART_SCHEMA
@@ -116,6 +117,32 @@ def test_parts_keep_graphemes_whole(text: str, limit: int) -> None:
 def test_where_a_text_is_cut(text: str, limit: int, first: str) -> None:
     start, end = split_parts(text, limit)[0]
     assert text[start:end] == first
+
+
+@given(st.text(st.sampled_from("🇩🇪🇫a\u0301\u200d\u0903\u0600\r\n👩🏽\u1100\u1161")))
+def test_graphemes_are_those_of_unicode(text: str) -> None:
+    assert [match.span() for match in splitting._GRAPHEME.finditer(text)] == [
+        match.span() for match in regex.finditer(r"\X", text)
+    ]
+
+
+@pytest.mark.parametrize("piece", ["\u1100", " \u200c", ". \u200c", "\u0301", "🇩"])
+def test_graphemes_are_looked_for_once_a_cut(monkeypatch: pytest.MonkeyPatch, piece: str) -> None:
+    # Once for each place that may be one for a cut: a megabyte of U+1100, which is one grapheme, took 1.5 s.
+    class Counted:
+        looks = 0
+
+        def finditer(self, *where: Any) -> Iterator[Any]:
+            self.looks += 1
+            found: Iterator[Any] = graphemes.finditer(*where)
+            return found
+
+    graphemes, counted = splitting._GRAPHEME, Counted()
+    monkeypatch.setattr(splitting, "_GRAPHEME", counted)
+    text = piece * (30_000 // len(piece))
+    parts = split_parts(text, 8_000)
+    assert "".join(text[start:end] for start, end in parts) == text
+    assert counted.looks < len(parts)
 
 
 def test_long_document_in_parts(tmp_path: Path) -> None:

@@ -196,6 +196,20 @@ def test_the_port_of_one_that_hangs_is_waited_for() -> None:
     assert asyncio.run(use())
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("host.example", "http://host.example:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+    ],
+)
+def test_an_address_is_shown_as_browsers_open_it(host: str, shown: str) -> None:
+    assert str(Address(host, 8000)) == shown
+
+
 def test_a_taken_port_is_told() -> None:
     address = Address("127.0.0.1", free_port())
     with address.bound() as taken:

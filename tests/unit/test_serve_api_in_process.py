@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from el4ner_ray import splitting
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.core.prompting import running_text
 from el4ner_ray.engines.base import Completion, Ensemble, Request
@@ -38,6 +39,7 @@ from el4ner_ray.serve.api import create_app, key_digest
 from el4ner_ray.serve.limits import BusyError, Limits, Room, TooLargeError
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, StreamLine
 from el4ner_ray.serve.metrics import Metrics
+from el4ner_ray.serve.problems import DeadlineError
 from el4ner_ray.serve.service import Service
 from el4ner_ray.stages.segment import Segment
 from tests.serving import InProcessEnsemble
@@ -279,8 +281,9 @@ def test_what_is_no_json_is_refused(start: Start) -> None:
     refused(client.post("/v1/annotate", content=b"{", headers=headers), 422, "invalid")
     refused(client.post("/v1/annotate", content=b'{"texts": ["\xff"]}', headers=headers), 422, "invalid")
     # A form of another site could send this without asking the browser's leave.
-    headers = {"Content-Type": "text/plain"}
-    refused(client.post("/v1/annotate", content=json.dumps(BODY), headers=headers), 422, "invalid")
+    for headers in ({"Content-Type": "text/plain"}, {}):
+        answer = client.post("/v1/annotate", content=json.dumps(BODY), headers=headers)
+        refused(answer, 422, "invalid", "send the body as Content-Type: application/json")
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -360,6 +363,16 @@ def test_the_key(start: Start) -> None:
     assert 'id="key"' in client.get("/").text
 
 
+@pytest.mark.parametrize("authorization", ["", "Bearer wrong"])
+def test_the_key_is_looked_at_before_the_body(start: Start, authorization: str) -> None:
+    client = start(key="k3y", limits=Limits(body_bytes=1000))
+    headers = {"Authorization": authorization, "Content-Type": "application/json"}
+    for content in (b"{", b"{}", b'{"texts": ["' + b"a" * 1000 + b'"]}'):
+        refused(client.post("/v1/annotate", content=content, headers=headers), 401, "unauthorized")
+    text = client.get("/metrics", headers={"Authorization": "Bearer k3y"}).text
+    assert '\nel4ner_http_requests_total{path="/v1/annotate",status="401"} 3.0\n' in text
+
+
 def test_health(start: Start) -> None:
     assert start().get("/v1/health").json()["status"] == "ok"
     answer = start(states={"fake-a": "RUNNING", "fake-b": "UNHEALTHY"}).get("/v1/health")
@@ -395,6 +408,8 @@ def test_openapi_has_examples_that_work(start: Start) -> None:
     told = client.get("/openapi.json").json()
     assert set(told["paths"]) == {"/v1/annotate", "/v1/models", "/v1/health", "/metrics"}
     assert {"401", "413", "422", "429", "503"} <= told["paths"]["/v1/annotate"]["post"]["responses"].keys()
+    secured = {path for path, methods in told["paths"].items() for told in methods.values() if "security" in told}
+    assert secured == {"/v1/annotate", "/v1/models", "/metrics"}
     (example,) = told["components"]["schemas"]["AnnotateRequest"]["examples"]
     assert client.post("/v1/annotate", json=example).status_code == 200
     for path in ("/docs", "/redoc"):
@@ -441,6 +456,73 @@ def test_a_stream_that_nobody_reads_gives_its_room_back() -> None:
         return float(line)
 
     assert asyncio.run(use()) == 0
+
+
+def test_what_a_client_does_not_read_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use() -> list[dict[str, Any]]:
+        config, loop = load(profile="fake"), asyncio.get_running_loop()
+        service = Service(Annotator(config, None, InProcessEnsemble(config)), Limits(seconds=60), Metrics())
+        stream = await service.stream(AnnotateRequest(**BODY, stream=True))
+        read = [await anext(stream)]
+        while service.in_flight:
+            await asyncio.sleep(0)
+        now = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: now + 300)
+        await asyncio.sleep(0)  # the clock is looked at
+        await asyncio.sleep(0)
+        return [json.loads(line) for line in [*read, *[line async for line in stream]]]
+
+    first, last = asyncio.run(use())
+    assert (first["kind"], last["kind"]) == ("start", "error")
+    assert "not read in time" in last["error"]["message"]
+
+
+class Slow(Annotator):
+    """Cuts texts for ever."""
+
+    async def sentences(self, texts: Any) -> list[Sentence]:
+        while True:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_time_limit_holds_while_texts_are_cut(stream: bool) -> None:
+    async def use() -> None:
+        config = load(profile="fake")
+        service = Service(Slow(config, None, InProcessEnsemble(config)), Limits(seconds=0.01), Metrics())
+        await (service.stream if stream else service.answer)(AnnotateRequest(**BODY))
+
+    with pytest.raises(DeadlineError, match=r"0\.01 s"):
+        asyncio.run(use())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_begins_when_the_server_stops_ends_with_it(stream: bool) -> None:
+    async def use() -> None:
+        config = load(profile="fake")
+        service = Service(Slow(config, None, InProcessEnsemble(config)), Limits(), Metrics())
+        service.finish_within(0.01)  # while the body of the next one is still on its way
+        await (service.stream if stream else service.answer)(AnnotateRequest(**BODY))
+
+    with pytest.raises(DeadlineError, match="is being stopped"):
+        asyncio.run(use())
+
+
+def test_a_server_may_stop_while_a_time_limit_passes() -> None:
+    class Stopping(InProcessEnsemble):
+        async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+            try:
+                return await asyncio.Future()
+            finally:
+                service.finish_within(1)
+
+    async def use() -> None:
+        await service.answer(AnnotateRequest(**BODY))
+
+    config = load(profile="fake")
+    service = Service(Annotator(config, None, Stopping(config)), Limits(seconds=0.01), Metrics())
+    with pytest.raises(DeadlineError):
+        asyncio.run(use())
 
 
 def test_equal_requests_share_their_stages() -> None:
@@ -501,6 +583,33 @@ def test_sentences_on_their_own_get_what_they_get_in_their_document() -> None:
     found = [[(e.start, e.end, e.type, e.score) for e in document.entities] for document in answer.documents]
     assert found == asyncio.run(as_the_job_does())
     assert sum(map(len, found)) > 10
+
+
+def test_texts_are_cut_into_parts_while_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(profile="fake", overrides={"limits": {"part_characters": 1000}})
+    annotator = Annotator(config, None, InProcessEnsemble(config))
+    turns, seen = 0, []
+
+    def each_part(text: str, limit: int) -> Iterator[tuple[int, int]]:
+        for part in splitting.each_part(text, limit):
+            seen.append(turns)
+            yield part
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def cut() -> None:
+        beside = asyncio.create_task(others())
+        await annotator.sentences(["Anna left.", "\u1100" * 5000, ""])
+        beside.cancel()
+
+    monkeypatch.setattr("el4ner_ray.serve.annotator.each_part", each_part)
+    asyncio.run(cut())
+    assert len(seen) > 5
+    assert len(set(seen)) == len(seen)
 
 
 def test_a_long_text_is_cut_into_sentences_while_others_have_their_turn() -> None:

@@ -8,37 +8,57 @@ const EXAMPLE_LABELS = {
 
 function addLabel(name = "", description = "") {
   const row = byId("labels").appendChild(element("div", "label-row"));
-  const fields = [["Label", name], ["Description", description]].map(([caption, value]) => {
+  const fields = [["label", name], ["description", description]].map(([caption, value]) => {
     const field = row.appendChild(element("input"));
     field.value = value;
     field.autocomplete = "off";
-    field.placeholder = caption.toLowerCase();
-    field.setAttribute("aria-label", caption);
+    field.placeholder = caption;
     return field;
   });
+  fields[0].addEventListener("input", tellRowsApart);
   const remove = row.appendChild(element("button", "", "✕"));
   remove.type = "button";
-  remove.setAttribute("aria-label", "Remove this label");
   remove.addEventListener("click", () => {
+    const next = row.nextElementSibling?.querySelector("button") ?? byId("add-label");
     row.remove();
-    colourLabels();
+    tellRowsApart();
+    next.focus();
   });
-  colourLabels();
+  tellRowsApart();
   return fields[0];
 }
 
-function colourLabels() {
-  [...byId("labels").children].forEach((row, number) => {
-    row.className = `label-row ${colour(number)}`;
+function labelRows() {
+  return [...byId("labels").querySelectorAll(".label-row")];
+}
+
+// By colours, which are those of the marks: in the order of what is sent, where names like numbers come first.
+function tellRowsApart() {
+  const sent = Object.keys(labelsGiven());
+  labelRows().forEach((row, number) => {
+    const [label, description, remove] = row.children;
+    const place = sent.indexOf(label.value.trim());
+    row.className = `label-row ${colour(place < 0 ? sent.length + number : place)}`;
+    label.setAttribute("aria-label", `Label ${number + 1}`);
+    description.setAttribute("aria-label", `Description ${number + 1}`);
+    remove.setAttribute("aria-label", `Remove label ${number + 1}`);
   });
 }
 
+// [label, description] of each row that has a label.
+function labelPairs() {
+  const pairs = labelRows().map((row) => [...row.querySelectorAll("input")].map((field) => field.value.trim()));
+  return pairs.filter(([name]) => name);
+}
+
 function labelsGiven() {
-  const rows = [...byId("labels").querySelectorAll(".label-row")];
-  const pairs = rows.map((row) => [...row.querySelectorAll("input")].map((field) => field.value.trim()));
-  const named = pairs.filter(([name]) => name);
   // Not an object literal: a label may be called __proto__.
-  return Object.fromEntries(named);
+  return Object.fromEntries(labelPairs());
+}
+
+function repeatedLabel() {
+  const names = labelPairs().map(([name]) => name);
+  return names.find((name, number) => names.indexOf(name) < number);
 }
 
 function demonstrationsGiven() {

@@ -7,6 +7,7 @@ let sentences = []; // {candidates, typed, done} of each
 let step = "models";
 let chosen = false; // by the reader, who is then left there
 let scheduled = null; // the frame in which what came is shown
+let behind = false; // what came is not shown, since what is there is read
 
 function begin(text, count, labels) {
   points = [...text];
@@ -26,7 +27,7 @@ function learn(line) {
   else if (line.entities) sentence.typed = line.entities;
   if (!chosen) step = FOLLOWED.find((name) => reached(name)) ?? "models";
   // Lines come faster than a browser paints.
-  scheduled ??= requestAnimationFrame(show);
+  scheduled ??= requestAnimationFrame(showUnlessRead);
 }
 
 function reached(name) {
@@ -72,9 +73,23 @@ function unionMark(candidate) {
   };
 }
 
+// What is shown anew closes the card that a reader pinned, and takes the focus from the mark that has it.
+function showUnlessRead() {
+  cancelAnimationFrame(scheduled);
+  scheduled = null;
+  behind = pinned !== null || byId("passages").contains(document.activeElement);
+  if (!behind) show();
+}
+
+function catchUp() {
+  // In the next frame, when it is settled what is pinned and has the focus.
+  if (behind) scheduled ??= requestAnimationFrame(showUnlessRead);
+}
+
 function show() {
   cancelAnimationFrame(scheduled);
   scheduled = null;
+  behind = false;
   hideCard();
   for (const button of byId("steps").querySelectorAll("button")) {
     const { step: name } = button.dataset;
@@ -119,4 +134,5 @@ function watchSteps() {
     chosen = true;
     show();
   });
+  for (const type of ["click", "keydown", "focusout"]) document.addEventListener(type, catchUp);
 }

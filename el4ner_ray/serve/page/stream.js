@@ -3,6 +3,11 @@
 let asking = null; // the AbortController of the request in flight
 
 async function annotate() {
+  const repeated = repeatedLabel();
+  if (repeated) {
+    fail(`labels: ${repeated} stands in two rows; give it one, with one description`);
+    return;
+  }
   asking = new AbortController();
   busy(true);
   complain("");
@@ -13,8 +18,7 @@ async function annotate() {
     if (byId("key")) headers.Authorization = `Bearer ${byId("key").value}`;
     const answer = await fetch("v1/annotate", { method: "POST", headers, body: JSON.stringify(body), signal: asking.signal });
     if (!answer.ok) {
-      say("");
-      complain((await answer.json()).error.message);
+      fail(await problemIn(answer));
       return;
     }
     let last = "";
@@ -22,15 +26,22 @@ async function annotate() {
       hear(line, body);
       last = line.kind;
     }
-    if (last !== "end" && last !== "error") {
-      say("");
-      complain("The answer broke off: what is shown is not all. Ask again.");
-    }
+    if (last !== "end" && last !== "error") fail("The answer broke off: what is shown is not all. Ask again.");
   } catch (error) {
     if (error.name === "AbortError") say("Stopped.");
-    else complain(`The server does not answer: ${error.message}`);
+    else fail(`The server does not answer: ${error.message}`);
   } finally {
     busy(false);
+  }
+}
+
+async function problemIn(answer) {
+  const body = await answer.text();
+  try {
+    return JSON.parse(body).error.message;
+  } catch {
+    // Not of the API: of the server that is too busy to ask it, or of a proxy.
+    return `The server answers ${answer.status} ${answer.statusText}`.trim();
   }
 }
 
@@ -57,9 +68,9 @@ function hear(line, body) {
     byId("last-stage").textContent = line.method === "paper" ? `what ${data.verifier} verifies` : "what is probable enough";
     say(`Asking about ${plural(line.sentences.length, "sentence")}, ${SHOWN[line.demonstrations]} …`);
   } else if (line.kind === "error") {
-    complain(line.error.message);
+    fail(line.error.message);
   } else if (line.kind === "end") {
-    show();
+    showUnlessRead();
     const asked = Object.values(line.stages).flatMap((models) => Object.entries(models));
     const requests = asked.filter(([name]) => data.models.includes(name)).reduce((sum, [, usage]) => sum + usage.requests, 0);
     say(`${plural(line.sentences, "sentence")} in ${line.seconds.toFixed(1)} s with ${plural(requests, "question")} to the models.`);
@@ -80,6 +91,11 @@ function busy(yes) {
 
 function say(message) {
   byId("progress").textContent = message;
+}
+
+function fail(message) {
+  say("");
+  complain(message);
 }
 
 function complain(message) {

@@ -1,0 +1,72 @@
+"""When an ensemble's engines start and end. Ray and the engines themselves run in tests/integration/test_python.py."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from el4ner_ray import Ensemble, JobConfig, job
+from el4ner_ray.errors import FatalError
+
+
+class Engines:
+    """Stand for `job.engines`; they load until they are let go."""
+
+    def __init__(self) -> None:
+        self.loading, self.go = threading.Event(), threading.Event()
+        self.started = self.ended = 0
+
+    @contextmanager
+    def __call__(self, *_: Any) -> Iterator[SimpleNamespace]:
+        self.started += 1
+        yield SimpleNamespace(wait=self._load)
+        self.ended += 1
+
+    def _load(self) -> None:
+        self.loading.set()
+        assert self.go.wait(20)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
+    loading = Engines()
+    monkeypatch.setattr(job, "engines", loading)
+    return loading
+
+
+@pytest.fixture
+def ensemble() -> Iterator[Ensemble]:
+    made = Ensemble(JobConfig.load(profile="fake"), say=lambda line: None)
+    yield made
+    made.close()
+
+
+def test_threads_may_start_one_ensemble(ensemble: Ensemble, engines: Engines) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(ensemble.start)
+        assert engines.loading.wait(20)
+        second = threads.submit(ensemble.start)
+        engines.go.set()
+        assert first.result() is second.result() is ensemble
+    assert engines.started == 1
+
+
+def test_what_another_thread_starts_is_closed_when_it_has_started(ensemble: Ensemble, engines: Engines) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        starting = threads.submit(ensemble.start)
+        assert engines.loading.wait(20)
+        closing = threads.submit(ensemble.close)
+        engines.go.set()
+        assert starting.result() is ensemble
+        closing.result()
+    assert engines.ended == engines.started == 1
+    with pytest.raises(FatalError, match="not running"):
+        ensemble.prepare([])
+    assert ensemble.start() is ensemble  # and may start again
+    assert engines.started == 2
