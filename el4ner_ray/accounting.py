@@ -94,7 +94,7 @@ class Retried:
     texts: dict[tuple[str, int], int | None]
     documents: frozenset[str]
     ok: frozenset[tuple[str, int]]
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str]
     again: Done = frozenset()
 
     @classmethod
@@ -122,9 +122,8 @@ class Retried:
 def take_stock(place: Place) -> Accounts:
     """Read the statuses and footers of all committed files."""
     accounts = Accounts()
-    for path in place.files(ANNOTATIONS, ".parquet"):
-        with place.open(path) as file:
-            accounts.summary.add(read_summary(pq.read_metadata(file)))
+    for summary in summaries(place):
+        accounts.summary.add(summary)
     rows = [_row_numbers(table) for table in _tables(place, [schema.DOC_ID, schema.PART, "status"])]
     if not sum(len(of_file) for of_file, _, _ in rows):
         return accounts
@@ -140,6 +139,13 @@ def take_stock(place: Place) -> Accounts:
     shared = np.where(lowest == highest, lowest, _STATUSES.index("partial"))
     accounts.ok, accounts.partial, accounts.failed = np.bincount(shared, minlength=len(_STATUSES)).tolist()
     return accounts
+
+
+def summaries(place: Place) -> Iterator[FileSummary]:
+    """What the footer of each committed file says."""
+    for path in place.files(ANNOTATIONS, ".parquet"):
+        with place.open(path) as file:
+            yield read_summary(pq.read_metadata(file))
 
 
 def _row_numbers(table: pa.Table) -> tuple[Digests, npt.NDArray[np.int32], npt.NDArray[np.int8]]:

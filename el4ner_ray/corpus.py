@@ -57,11 +57,16 @@ class Corpus:
     @property
     def columns(self) -> dict[str, str]:
         """What each extra column of the output holds: its Arrow type, or `JSON text`."""
-        before = {new: old for old, new in self.renamed.items()}
         return {
-            field.name: "JSON text" if before.get(field.name, field.name) in self.json_columns else str(field.type)
-            for field in self.extra_schema
+            field.name: "JSON text" if name in self.json_columns else str(field.type)
+            for field, name in self.extra_fields
         }
+
+    @property
+    def extra_fields(self) -> list[tuple[pa.Field, str]]:
+        """The extra columns as they go out, each with its name in the input."""
+        before = {new: old for old, new in self.renamed.items()}
+        return [(field, before.get(field.name, field.name)) for field in self.extra_schema]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,7 @@ def check_unchanged(
                         f"{file.uri}:{document.number}: the text of document {document.doc_id!r} is not the one "
                         f"that was annotated into {output}; {mend}"
                     )
-    gone = [key for key, text in texts.items() if whole and text is not None and key not in found]
+    gone = [key for key, text in texts.items() if text is not None and key not in found] if whole else []
     if gone:
         doc_id, part = min(gone)
         raise UsageError(
@@ -283,9 +288,7 @@ def _table(corpus: Corpus, parts: Sequence[tuple[Document, int, int, int]], batc
         [document.error for document, *_ in parts],
         batch,
     )
-    before = {new: old for old, new in corpus.renamed.items()}
-    for field in corpus.extra_schema:
-        name = before.get(field.name, field.name)
+    for field, name in corpus.extra_fields:
         as_json = name in corpus.json_columns
         cells = [cell(document.extra.get(name), as_json, field.type) for document, *_ in parts]
         table = table.append_column(field, pa.concat_arrays(cells))

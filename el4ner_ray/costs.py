@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from el4ner_ray.accounting import summaries
 from el4ner_ray.config import JobConfig, ModelConfig, restored
 from el4ner_ray.engines.serving import core_shares
 from el4ner_ray.errors import UsageError
-from el4ner_ray.sink import ANNOTATIONS, Place, read_summary
+from el4ner_ray.sink import Place
 
 Costs = Mapping[str, float]
 """Seconds that one replica of each model, or one core, works on a sentence."""
@@ -73,12 +72,7 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
 
 def _was_retried(run: Mapping[str, Any], place: Place) -> bool:
     """Whether documents of the run in `place` were annotated again; run.json tells only of several sessions."""
-    return len(run["sessions"]) > 1 and any(_retry(place, path) for path in place.files(ANNOTATIONS, ".parquet"))
-
-
-def _retry(place: Place, path: str) -> int:
-    with place.open(path) as file:
-        return read_summary(pq.read_metadata(file)).retry
+    return len(run["sessions"]) > 1 and any(summary.retry for summary in summaries(place))
 
 
 def _engine_seconds(run: Mapping[str, Any], model: str) -> float:

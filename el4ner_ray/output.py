@@ -11,9 +11,9 @@ from typing import Any, cast
 from el4ner_ray.accounting import committed_texts
 from el4ner_ray.config import fingerprint
 from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.results import RUN_FILE
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, Place
 
-RUN_FILE = "run.json"
 RETRY = "retry"  # folder of a retry's answers until they are merged
 
 

@@ -17,7 +17,8 @@ from el4ner_ray.config import JobConfig, ModelConfig, ReplicaRange, restored
 from el4ner_ray.costs import Costs, Measured, core_seconds, measured, on_cores, stated
 from el4ner_ray.engines.serving import core_shares, start_order
 from el4ner_ray.errors import UsageError
-from el4ner_ray.output import RUN_FILE, read_run
+from el4ner_ray.output import read_run
+from el4ner_ray.results import RUN_FILE
 from el4ner_ray.sink import Place
 
 # Stages hold so many batches for each replica: one that it works on, one that waits.

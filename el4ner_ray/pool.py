@@ -23,6 +23,11 @@ from el4ner_ray.labelled import LabelledText, Rows, check_against, labels_of, na
 
 logger = logging.getLogger(__name__)
 
+# Gold spans depend on no model, so such an index serves any ensemble.
+_NO_EXTRACTION: dict[str, Any] = {
+    "models": {}, "chat_templates": [], "answer_tokens": 0, "engine": "", "prompts": "", "labels": {},
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -98,10 +103,6 @@ def _hash(built_from: dict[str, Any]) -> str:
 
 def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str]) -> dict[str, Any]:
     settings = config.demonstrations
-    # Gold spans depend on no model, so such an index serves any ensemble.
-    extraction = _extraction(config, labels)
-    if settings.pool_spans == "gold":
-        extraction = {field: type(value)() for field, value in extraction.items()}
     return {
         "format": FORMAT,
         "sentences": len(texts),
@@ -110,7 +111,7 @@ def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str])
         "pool_spans": settings.pool_spans,
         "embedder": settings.embedder,
         "embedder_identity": source_identity(settings.embedder),
-        **extraction,
+        **(_extraction(config, labels) if settings.pool_spans == "extracted" else _NO_EXTRACTION),
     }
 
 

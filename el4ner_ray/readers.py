@@ -26,6 +26,7 @@ import zstandard
 
 from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
+from el4ner_ray.files import file_system
 
 # Suffix: format and compression. JSON documents over several lines are not JSON lines and are refused as such.
 FORMATS = {
@@ -45,6 +46,7 @@ _CHUNK = 1 << 20
 _DEEPEST = 200  # levels of a JSON line
 # A string may lack its end: looked for from each of its quotation marks, a hostile line would take quadratic time.
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _PARQUET_ROWS = 256  # rows held at once: documents can be long
 _UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException, csv.Error)
 
@@ -97,7 +99,7 @@ def find(inputs: Sequence[str], without: str | None = None) -> list[Found]:
 def _find(given: str, without: str | None) -> list[Found]:
     known = " ".join(FORMATS)
     try:
-        fs, path = fsspec.core.url_to_fs(given)
+        fs, path = file_system(given)
         path = path.rstrip("/") or "/"
         if fs.isfile(path):
             root, files = path.rsplit("/", 1)[0], [path]
@@ -145,8 +147,8 @@ def _outside(folder: str | None, fs: Any, files: list[str]) -> list[str]:
     if folder is None:
         return files
     try:
-        other, path = fsspec.core.url_to_fs(folder)
-    except (ValueError, ImportError):  # whoever writes there tells it
+        other, path = file_system(folder)
+    except UsageError:  # whoever writes there tells it
         return files
     return files if other != fs else [file for file in files if not file.startswith(f"{path.rstrip('/')}/")]
 
@@ -317,7 +319,7 @@ def _nests_too_deeply(line: bytes) -> bool:
         return False
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(line):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found.group(), 0)
+        depth += _DEEPER.get(found.group(), 0)
         if depth > _DEEPEST:
             return True
     return False

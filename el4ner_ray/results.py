@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Literal, SupportsIndex, overload
+from typing import IO, Any, Literal, SupportsIndex, TypeVar, overload
 
 import msgspec
 import pyarrow as pa
@@ -16,7 +16,9 @@ from el4ner_ray.errors import UsageError
 from el4ner_ray.files import file_system
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
-_RUN_FILE = "run.json"
+RUN_FILE = "run.json"
+
+T = TypeVar("T")
 
 Status = Literal["ok", "partial", "failed"]
 
@@ -102,27 +104,32 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def read_account(directory: str) -> Account | None:
-    """The account in the folder of a run, a local path or URI; None where there is none.
+    """The account in the folder of a run; as `read_run_file`."""
+    return read_run_file(directory, Account)
+
+
+def read_run_file(directory: str, type_: type[T]) -> T | None:
+    """The `run.json` in the folder of a run, a local path or URI, as a struct; None where there is none.
 
     Raises UsageError where a field of it is not what a run writes.
     """
-    # Not `output.read_run`: what that imports takes two seconds, which these commands need not wait.
+    # Not by `output` and `sink`: what these import takes two seconds, which `evaluate` and `export` need not wait.
     filesystem, root = file_system(directory)
-    path = f"{root.rstrip('/')}/{_RUN_FILE}"
+    path = f"{root.rstrip('/')}/{RUN_FILE}"
     if not filesystem.exists(path):
         return None
     try:
-        return msgspec.json.decode(filesystem.cat_file(path), type=Account)
+        return msgspec.json.decode(filesystem.cat_file(path), type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         mend = "give the folder that `el4ner annotate` wrote, or annotate again"
-        raise UsageError(f"{directory}/{_RUN_FILE}: {error}; {mend}") from None
+        raise UsageError(f"{directory}/{RUN_FILE}: {error}; {mend}") from None
 
 
 def unfinished(account: Account | None) -> str | None:
     """That a run is not finished, what may be missing, and the mend, in a line; None for one that is finished."""
     missing = "documents may be missing, and long ones may lack their last parts"
     if account is None:
-        return f"no {_RUN_FILE} tells that this run is finished: {missing}; give the whole folder of the run"
+        return f"no {RUN_FILE} tells that this run is finished: {missing}; give the whole folder of the run"
     if account.status != "finished":
         state = f"this run is not finished, its state is “{account.status}”"
         return f"{state}: {missing}; the same `el4ner annotate` command finishes it"

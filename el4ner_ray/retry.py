@@ -21,8 +21,9 @@ from el4ner_ray import job, parquet, schema
 from el4ner_ray.accounting import Retried, take_stock
 from el4ner_ray.config import restored
 from el4ner_ray.errors import UsageError
-from el4ner_ray.output import RETRY, RUN_FILE, check_fingerprint, read_run, write_run
+from el4ner_ray.output import RETRY, check_fingerprint, read_run, write_run
 from el4ner_ray.pool import open_pool
+from el4ner_ray.results import RUN_FILE
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, FileSummary, Place, commit, file_name, read_summary
 
 Key = tuple[str, int]

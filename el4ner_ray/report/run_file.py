@@ -8,7 +8,7 @@ import msgspec
 
 from el4ner_ray.accounting import take_stock
 from el4ner_ray.errors import UsageError
-from el4ner_ray.output import RUN_FILE
+from el4ner_ray.results import RUN_FILE, read_run_file
 from el4ner_ray.schema import Usage
 from el4ner_ray.sink import Place
 
@@ -66,14 +66,9 @@ def read_run(place: Place) -> Run:
 
     Raises UsageError where there is no run.json or a field of it is not what a run writes.
     """
-    content = place.read(RUN_FILE)
-    if content is None:
+    run = read_run_file(place.uri, Run)
+    if run is None:
         raise UsageError(f"{place.uri}: no {RUN_FILE} in it; give the folder that `el4ner annotate` wrote")
-    try:
-        run = msgspec.json.decode(content, type=Run)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        mend = "give the folder that `el4ner annotate` wrote, or annotate again"
-        raise UsageError(f"{place.uri}/{RUN_FILE}: {error}; {mend}") from None
     if run.documents is not None:
         return run
     accounts = take_stock(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -47,24 +47,25 @@ def ensemble() -> Iterator[Ensemble]:
     made.close()
 
 
-def test_threads_may_start_one_ensemble(ensemble: Ensemble, engines: Engines) -> None:
+def while_it_starts(ensemble: Ensemble, engines: Engines, call: Callable[[], Any]) -> tuple[Ensemble, Any]:
+    """What `start` gives in one thread, and what another gets that calls while engines load."""
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(ensemble.start)
+        starting = threads.submit(ensemble.start)
         assert engines.loading.wait(20)
-        second = threads.submit(ensemble.start)
+        called = threads.submit(call)
         engines.go.set()
-        assert first.result() is second.result() is ensemble
+        return starting.result(), called.result()
+
+
+def test_threads_may_start_one_ensemble(ensemble: Ensemble, engines: Engines) -> None:
+    first, second = while_it_starts(ensemble, engines, ensemble.start)
+    assert first is second is ensemble
     assert engines.started == 1
 
 
 def test_what_another_thread_starts_is_closed_when_it_has_started(ensemble: Ensemble, engines: Engines) -> None:
-    with ThreadPoolExecutor(2) as threads:
-        starting = threads.submit(ensemble.start)
-        assert engines.loading.wait(20)
-        closing = threads.submit(ensemble.close)
-        engines.go.set()
-        assert starting.result() is ensemble
-        closing.result()
+    started, _ = while_it_starts(ensemble, engines, ensemble.close)
+    assert started is ensemble
     assert engines.ended == engines.started == 1
     with pytest.raises(FatalError, match="not running"):
         ensemble.prepare([])
