@@ -18,6 +18,7 @@ import pyarrow as pa
 from el4ner_ray import readers
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.extra_columns import ExtraColumns, cell, flat
+from el4ner_ray.inputs import Found, find
 from el4ner_ray.parts import table_of_parts
 from el4ner_ray.splitting import split_parts
 
@@ -111,7 +112,7 @@ def survey(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: must be at least 1")
-    found = readers.find(inputs, without)
+    found = find(inputs, without)
     files: list[CorpusFile] = []
     counts: Counter[str] = Counter()
     # 128-bit hashes take a fraction of the ids' memory, and no two ids of any archive will share one.
@@ -207,7 +208,7 @@ def check_unchanged(
         )
 
 
-def _unique_names(found: Sequence[readers.Found]) -> list[str]:
+def _unique_names(found: Sequence[Found]) -> list[str]:
     names = [file.name for file in found]
     while len(names) > len(set(names)):
         count = Counter(names)
