@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from el4ner_ray.commands import console
 
 # Time limits on tests are pytest's. Hypothesis's own, 0.2 s an example, are missed where a machine is busy.
 settings.register_profile("el4ner", deadline=None)
@@ -24,6 +27,19 @@ DATA = Path(os.environ.get("EL4NER_DATA", ROOT / "data"))
 CALIBRATED = ("--profile", "fake", "--pool-spans", "gold", "--limit", "6", "--method", "calibrated")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def how_much_is_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what --quiet and --verbose set for the whole process, even where a test only parses a command."""
+    monkeypatch.setattr(console.progress, "quiet", False)
+    monkeypatch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
+    loggers = logging.root, logging.getLogger("el4ner_ray")
+    before = [logger.level for logger in loggers]
+    yield
+    # Not by monkeypatch: loggers remember what is enabled until a level is set.
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +33,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 @pytest.fixture
-def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def finished(monkeypatch: pytest.MonkeyPatch) -> None:
     """`job.annotate` that says and prints something, as workers on a cluster do, and has finished."""
 
     def annotate(*_: object, say: job.Say, **__: object) -> dict[str, Any]:
@@ -44,15 +43,6 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return RUN
 
     monkeypatch.setattr(job, "annotate", annotate)
-    monkeypatch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
-    # Not by monkeypatch: loggers remember what is enabled until a level is set.
-    ours = logging.getLogger("el4ner_ray")
-    before = logging.root.level, ours.level
-    logging.root.setLevel(logging.WARNING)
-    ours.setLevel(logging.NOTSET)
-    yield
-    logging.root.setLevel(before[0])
-    ours.setLevel(before[1])
 
 
 ANNOTATE = ("annotate", "in.jsonl", "--pool", "pool.jsonl", "-o", "out", "--profile", "fake")

@@ -21,12 +21,6 @@ SECRET = "Anna met Ben"
 FIELDS = ("document", "documents", "part", "stage", "model", "kind", "failures")
 
 
-@pytest.fixture(autouse=True)
-def warnings_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever --quiet of an earlier test left behind."""
-    caplog.set_level(logging.WARNING, "el4ner_ray")
-
-
 def fields(record: logging.LogRecord) -> dict[str, object]:
     """The fields of a line as Ray's workers write them."""
     line = json.loads(JSONFormatter().format(record))
