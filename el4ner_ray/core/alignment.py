@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import regex
 
+from el4ner_ray.core.graphemes import ends_of_graphemes
 from el4ner_ray.core.parsing import pieces
 from el4ner_ray.core.prompting import one_line
 from el4ner_ray.schema import Span
@@ -26,8 +27,11 @@ _UNSPACED = regex.compile(
 )
 _JOINS_PREVIOUS = regex.compile("[\\p{M}\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
 # Left out when reading loosely: what cannot be seen, and marks that writers and models leave out (accents and Arabic
-# vowels, which have the script Inherited). Vowel signs of Indic scripts are not among them.
-_IGNORABLE = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]|[\p{M}&&\p{Script=Inherited}]", regex.V1)
+# vowels, which have the script Inherited). Vowel signs of Indic scripts are not among them, and the marks of Japanese
+# voicing are letters to who reads: Bali is not Paris.
+_IGNORABLE = regex.compile(
+    r"[\p{Cf}\p{Default_Ignorable_Code_Point}]|[[\p{M}&&\p{Script=Inherited}]--[\u3099\u309A]]", regex.V1
+)
 _QUOTES = str.maketrans("‘’‚‛“”„‟«»`´′″", "''''" + '""""""' + "''" + "'" + '"')
 _DASHES = regex.compile(r"\p{Dash}")
 
@@ -44,10 +48,11 @@ def locate(sentence: str, surface: str) -> tuple[Span, ...]:
         wanted = read(surface).characters
         if not wanted:
             return ()
-        characters, origins = read(sentence)
+        reading = read(sentence)
         spans = {
-            Span(origins[at], _end_of_character(sentence, origins[at + len(wanted) - 1] + 1))
-            for at in _occurrences(characters, wanted)
+            Span(reading.origins[at], _end_of_character(sentence, reading.origins[at + len(wanted) - 1] + 1))
+            for at in _occurrences(reading.characters, wanted)
+            if reading.is_between_origins(at) and reading.is_between_origins(at + len(wanted))
         }
         mentions: list[Span] = []
         for span in sorted(spans):
@@ -80,6 +85,12 @@ class _Reading(NamedTuple):
 
     characters: str
     origins: Sequence[int]
+
+    def is_between_origins(self, at: int) -> bool:
+        """Whether what stands before `at` is of another code point than what follows: a syllable of Hangul is several
+        letters here.
+        """
+        return at in (0, len(self.origins)) or self.origins[at - 1] != self.origins[at]
 
 
 # All models' surfaces of a sentence are looked for one after another: reading it anew each time took half of the time
@@ -114,15 +125,15 @@ def _reading(pairs: Iterable[tuple[str, int]]) -> _Reading:
 
 
 def _single_spaced(pairs: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    pending_space = False
+    space: int | None = None
     started = False
     for character, index in pairs:
         if character.isspace():
-            pending_space = started
+            space = index if started else None
             continue
-        if pending_space:
-            yield " ", index
-            pending_space = False
+        if space is not None:
+            yield " ", space
+            space = None
         started = True
         yield character, index
 
@@ -173,9 +184,16 @@ def _boundary(text: str, at: int) -> bool:
     before, after = text[at - 1], text[at]
     if _JOINS_PREVIOUS.match(after) or before == "\u200d":
         return False
+    if not (before.isascii() and after.isascii()) and at not in _ends(text):
+        return False
     if _UNSPACED.match(before) or _UNSPACED.match(after):
         return True
     return not (_in_word(before) and _in_word(after))
+
+
+@lru_cache(maxsize=256)
+def _ends(text: str) -> frozenset[int]:
+    return ends_of_graphemes(text, 0, len(text))
 
 
 _in_word: Callable[[str], bool] = cache(lambda c: c == "_" or unicodedata.category(c)[0] in "LNM")

@@ -9,10 +9,10 @@ import regex
 from el4ner_ray.config import JobConfig
 from el4ner_ray.schema import SENTENCES, Span
 from el4ner_ray.sentences import sentence_spans
+from el4ner_ray.splitting import each_piece
 from el4ner_ray.stages.base import Batch, Stage
 
 _LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
-_SPACE = regex.compile(r"\s+")
 
 
 class Segment(Stage):
@@ -35,8 +35,8 @@ class Segment(Stage):
         else:
             pieces = sentence_spans(self._config.language, text)
         for piece in pieces:
-            for part in cut(text, piece, self._config.limits.sentence_characters):
-                trimmed = trim(text, part)
+            for start, end in each_piece(text, piece.start, piece.end, self._config.limits.sentence_characters):
+                trimmed = trim(text, Span(start, end))
                 # What has neither letter nor digit names nothing; no model is asked about it.
                 if _LETTER_OR_DIGIT.search(text, trimmed.start, trimmed.end):
                     yield trimmed
@@ -47,22 +47,3 @@ def trim(text: str, span: Span) -> Span:
     inside = text[span.start : span.end]
     start = span.start + len(inside) - len(inside.lstrip())
     return Span(start, max(start, span.start + len(inside.rstrip())))
-
-
-def cut(text: str, span: Span, limit: int) -> Iterator[Span]:
-    """Consecutive pieces of at most `limit` code points that cover the span, cut at white space where there is any.
-
-    A piece never ends inside a user-perceived character, unless that alone is longer than the limit.
-    """
-    start = span.start
-    while span.end - start > limit:
-        spaces = list(_SPACE.finditer(text, start + limit // 2, start + limit))
-        if spaces:
-            end = spaces[-1].end()
-        else:
-            characters = [match.end() for match in regex.finditer(r"\X", text, pos=start, endpos=start + limit + 1)]
-            ends = [end for end in characters[:-1] if end <= start + limit]
-            end = ends[-1] if ends else start + limit
-        yield Span(start, end)
-        start = end
-    yield Span(start, span.end)

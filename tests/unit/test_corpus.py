@@ -7,7 +7,7 @@ import gzip
 import json
 import pickle
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner_ray import splitting
+from el4ner_ray.core.graphemes import ends_of_graphemes
 from el4ner_ray.corpus import Corpus, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.schema import BATCH, PART_SCHEMA
 from el4ner_ray.source import PADDING, pad
-from el4ner_ray.splitting import split_parts
+from el4ner_ray.splitting import each_piece, split_parts
 
 UGLY = [
     "",
@@ -121,28 +122,39 @@ def test_where_a_text_is_cut(text: str, limit: int, first: str) -> None:
 
 @given(st.text(st.sampled_from("🇩🇪🇫a\u0301\u200d\u0903\u0600\r\n👩🏽\u1100\u1161")))
 def test_graphemes_are_those_of_unicode(text: str) -> None:
-    assert [match.span() for match in splitting._GRAPHEME.finditer(text)] == [
-        match.span() for match in regex.finditer(r"\X", text)
-    ]
+    assert ends_of_graphemes(text, 0, len(text)) == {match.end() for match in regex.finditer(r"\X", text)}
 
 
 @pytest.mark.parametrize("piece", ["\u1100", " \u200c", ". \u200c", "\u0301", "🇩"])
 def test_graphemes_are_looked_for_once_a_cut(monkeypatch: pytest.MonkeyPatch, piece: str) -> None:
     # Once for each place that may be one for a cut: a megabyte of U+1100, which is one grapheme, took 1.5 s.
-    class Counted:
-        looks = 0
+    looks = []
 
-        def finditer(self, *where: Any) -> Iterator[Any]:
-            self.looks += 1
-            found: Iterator[Any] = graphemes.finditer(*where)
-            return found
+    def counted(text: str, start: int, stop: int) -> frozenset[int]:
+        looks.append(start)
+        return ends_of_graphemes(text, start, stop)
 
-    graphemes, counted = splitting._GRAPHEME, Counted()
-    monkeypatch.setattr(splitting, "_GRAPHEME", counted)
+    monkeypatch.setattr(splitting, "ends_of_graphemes", counted)
     text = piece * (30_000 // len(piece))
     parts = split_parts(text, 8_000)
     assert "".join(text[start:end] for start, end in parts) == text
-    assert counted.looks < len(parts)
+    assert len(looks) < len(parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("a" * 30 + " " + "b" * 30, "a" * 30 + " "),
+        ("x" * 40 + " \u0301" + "y" * 40, "x" * 40 + " \u0301" + "y" * 8),
+        ("a. " * 9 + "b" * 40, "a. " * 9),
+        ("a. " + "b" * 60, "a. " + "b" * 47),
+        ("🇩🇪" * 40, "🇩🇪" * 25),
+    ],
+)
+def test_where_a_long_sentence_is_cut(text: str, first: str) -> None:
+    pieces = [("  " + text)[start:end] for start, end in each_piece("  " + text, 2, 2 + len(text), 50)]
+    assert "".join(pieces) == text
+    assert pieces[0] == first
 
 
 def test_long_document_in_parts(tmp_path: Path) -> None:
