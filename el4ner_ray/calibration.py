@@ -31,7 +31,7 @@ from el4ner_ray.schema import Annotated, Entity
 from el4ner_ray.stages.fuse import Weigher, decide, score
 
 # Of what is learnt and how: another version's calibrations are not used again.
-VERSION = 4
+VERSION = 5
 _FILE = "calibration.json"
 
 

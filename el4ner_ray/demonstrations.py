@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,11 +117,11 @@ def write_index(
 
     The folder appears complete or not at all.
     """
-    gold = [{surface: built_from["types"].index(type_) for surface, type_ in text.mentions} for text in pool]
+    type_number = {type_: number for number, type_ in enumerate(built_from["types"])}
     occurrences = [
-        (types.get(surface, NOT_AN_ENTITY), surface, i)
-        for i, (types, of_sentence) in enumerate(zip(gold, surfaces, strict=True))
-        for surface in dict.fromkeys((*types, *of_sentence))
+        (NOT_AN_ENTITY if type_ is None else type_number[type_], surface, i)
+        for i, (text, of_sentence) in enumerate(zip(pool, surfaces, strict=True))
+        for surface, type_ in _occurrences(text, of_sentence)
     ]
     number = {surface: i for i, surface in enumerate(dict.fromkeys(surface for _, surface, _ in occurrences))}
     arrays: dict[str, Floats | Ints] = {
@@ -150,3 +150,11 @@ def write_index(
     if target.exists():
         shutil.rmtree(target)
     building.replace(target)
+
+
+def _occurrences(text: LabelledText, surfaces: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Each distinct (surface, type) of the sentence's entities, then its other surfaces, of no type."""
+    mentions = dict.fromkeys(text.mentions)
+    yield from mentions
+    of_entities = {surface for surface, _ in mentions}
+    yield from ((surface, None) for surface in dict.fromkeys(surfaces) if surface not in of_entities)

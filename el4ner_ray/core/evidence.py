@@ -77,7 +77,8 @@ def weigh(
 
     Args:
         sentence: The sentence; the candidates' spans count from its start.
-        candidates: Each with one vote a model asked; without one, or without log-probabilities, a model is undecided.
+        candidates: Each with one vote a model asked; without one, a model is undecided, and without log-probabilities
+            (more than 128 different first tokens) it is told by its vote alone.
         models: The ensemble, in configuration order.
         labels: The label set, in its order.
         near: (n, 1 + labels), `Lexicon.nearest` of the candidates.
@@ -92,9 +93,9 @@ def weigh(
         for vote in candidate.votes:
             if vote.logprobs:
                 logprobs[models.index(vote.model)] = np.maximum(vote.logprobs, _LEAST_LOGPROB)
-                # Not the most probable one: labels that begin with the same token have the same probability.
-                if vote.label is not None:
-                    votes[labels.index(vote.label)] += 1 / len(models)
+            # Not the most probable one: labels that begin with the same token have the same probability.
+            if vote.label is not None:
+                votes[labels.index(vote.label)] += 1 / len(models)
         extracted = [float(model in candidate.extracted_by) for model in models]
         listed = [float(model in candidate.listed_by) for model in models]
         listed_share, at_all = sum(listed) / len(models), float(bool(candidate.extracted_by))

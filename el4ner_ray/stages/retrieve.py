@@ -79,7 +79,7 @@ class Retrieve(Stage):
         return [nearest[number] for number in range(len(texts))]
 
     def _tells(self, weights: Floats) -> bool:
-        return bool(weights.sum() > 0 and len(self._index.spans))
+        return bool(weights.sum() > 0 and len(self._index.span_of))
 
     def _copies(self, text: str) -> int:
         return self._texts.count(text) if self._texts is not None else 0

@@ -1,0 +1,76 @@
+"""The index of a pool and what the retrieval reads from it, with an embedder of a few numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from el4ner_ray.config import load
+from el4ner_ray.core.lexicon import NOT_AN_ENTITY
+from el4ner_ray.core.similarity import Floats
+from el4ner_ray.demonstrations import FORMAT, DemonstrationIndex, write_index
+from el4ner_ray.labelled import LabelledSpan, LabelledText
+from el4ner_ray.parts import sentence_rows
+from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, Candidate, Span, usage_column
+from el4ner_ray.stages import retrieve
+from el4ner_ray.text_models import Embedder
+
+TWICE = "Washington met in Washington."
+
+
+class ByFirstLetter:
+    """Unit vectors; texts are alike that begin with the same letter."""
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        return np.array([np.eye(26, dtype=np.float32)[ord(text[0].lower()) - 97] for text in texts]).reshape(-1, 26)
+
+
+class EqualWeights:
+    def weights(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[Floats]:
+        return [np.ones(len(of_sentence), np.float32) for of_sentence in spans]
+
+
+def index_of(folder: Path, pool: Sequence[LabelledText], surfaces: Sequence[Sequence[str]]) -> str:
+    types = sorted({type_ for text in pool for _, type_ in text.mentions})
+    built_from = {"format": FORMAT, "types": types}
+    write_index(str(folder), pool, surfaces, cast(Embedder, ByFirstLetter()), built_from)
+    return str(folder)
+
+
+def test_a_surface_of_two_types_in_a_sentence_stands_for_both(tmp_path: Path) -> None:
+    entities = (LabelledSpan(0, 10, "person"), LabelledSpan(18, 28, "place"))
+    other = LabelledText("2", "Anna met Ben.", (LabelledSpan(0, 4, "person"),))
+    folder = index_of(tmp_path / "index", [LabelledText("1", TWICE, entities), other], [["Washington", "met"], ["met"]])
+    index = DemonstrationIndex.open(folder)
+    person, place, washington, met, anna = 0, 1, 0, 1, 2
+    assert sorted(map(tuple, index.occurrences.tolist())) == [
+        (NOT_AN_ENTITY, met, 0),
+        (NOT_AN_ENTITY, met, 1),
+        (person, washington, 0),
+        (person, anna, 1),
+        (place, washington, 0),
+    ]
+
+
+def test_without_a_span_in_the_pool_whole_sentences_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = [
+        LabelledText(name, f"{name} met Ben.", (LabelledSpan(0, 4, "person"),)) for name in ("Anna", "Cleo", "Dora")
+    ]
+    folder = index_of(tmp_path / "index", pool, [[], [], []])  # the models listed nothing
+    monkeypatch.setattr(retrieve, "Embedder", lambda _: ByFirstLetter())
+    monkeypatch.setattr(retrieve, "Tagger", lambda *_: EqualWeights())
+    config = load(profile="fake", overrides={"demonstrations": {"k": 1}})
+    stage = retrieve.Retrieve(config, folder)
+    rows = sentence_rows(["a"], [0], ["Dirk met Eve."], batch=0)
+    asked: Any = [[[Candidate(Span(0, 4), ("fake-a",))]]]
+    found = asyncio.run(stage(rows.append_column(QUERY_SPANS.name, QUERY_SPANS.encode(asked))))
+    assert DEMONSTRATIONS.decode(found) == [[[2]]]
+    (usage,) = usage_column("retrieve").decode(found)
+    assert [of_embedder.fallbacks for of_embedder in usage.values()] == [1]
