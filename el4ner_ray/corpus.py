@@ -19,10 +19,8 @@ from el4ner_ray import readers
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.extra_columns import ExtraColumns, cell, flat
 from el4ner_ray.inputs import Found, find
-from el4ner_ray.parts import table_of_parts
+from el4ner_ray.parts import PARTS_TOGETHER, table_of_parts
 from el4ner_ray.splitting import split_parts
-
-_GROUP = 4  # a block holds at most this many times the characters of the longest part
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ def read_blocks(
         for part, (start, end) in enumerate(split_parts(document.text, part_characters)):
             if done is not None and (document.doc_id, part) in done:
                 continue
-            if len(rows) == batch_documents or (rows and characters + end - start > _GROUP * part_characters):
+            if len(rows) == batch_documents or (rows and characters + end - start > PARTS_TOGETHER * part_characters):
                 yield _table(corpus, rows, file_index << 32 | block)
                 rows, characters, block = [], 0, block + 1
             rows.append((document, part, start, end))

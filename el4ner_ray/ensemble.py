@@ -159,13 +159,14 @@ class Ensemble:
         with self._preparing:
             prepared = self.prepare(pool, labels)
             # What the stages hold is large: those of one pool are kept.
-            if self._last is None or self._last[0].key != prepared.key:
-                self._last = prepared, InProcess(prepared.steps, prepared.config.limits)
-            stages = self._last[1]
-        with self._changing:
-            if self._loop is None:
-                raise FatalError(_CLOSED)
-            answer = asyncio.run_coroutine_threadsafe(stages.annotate(texts), self._loop)
+            last = self._last  # another thread may close meanwhile, which forgets it
+            if last is None or last[0].key != prepared.key:
+                last = prepared, InProcess(prepared.steps, prepared.config.limits)
+            with self._changing:
+                if self._loop is None:
+                    raise FatalError(_CLOSED)
+                self._last = last
+                answer = asyncio.run_coroutine_threadsafe(last[1].annotate(texts), self._loop)
         try:
             return AnnotatedDocuments(answer.result())
         except CancelledError:

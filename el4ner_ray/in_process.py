@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from el4ner_ray.annotations import annotation_rows, failures_of
 from el4ner_ray.config import Limits
-from el4ner_ray.parts import part_rows
+from el4ner_ray.core.grouping import grouped
+from el4ner_ray.parts import PARTS_TOGETHER, table_of_parts
 from el4ner_ray.pipeline import Step, check_chain
 from el4ner_ray.results import AnnotatedDocument, document_of
+from el4ner_ray.splitting import split_parts
+
+
+class _Part(NamedTuple):
+    document: int
+    part: int
+    start: int
+    text: str
 
 
 class InProcess:
@@ -25,24 +36,33 @@ class InProcess:
 
     async def annotate(self, texts: Sequence[str]) -> list[AnnotatedDocument]:
         """One document a text, in order; `doc_id` is its number from 0."""
-        size = self._limits.batch_documents
-        in_flight = asyncio.Semaphore(self._limits.batches_in_flight)
+        limits = self._limits
+        in_flight = asyncio.Semaphore(limits.batches_in_flight)
 
-        async def batch(first: int) -> list[AnnotatedDocument]:
+        async def annotated(number: int, parts: list[_Part]) -> list[dict[str, Any]]:
             async with in_flight:
-                return await self._batch(texts[first : first + size], first)
+                return await self._batch(number, parts)
 
-        done = await asyncio.gather(*(batch(first) for first in range(0, len(texts), size)))
-        return [document for documents in done for document in documents]
+        parts = (
+            _Part(document, part, start, text[start:end])
+            for document, text in enumerate(texts)
+            for part, (start, end) in enumerate(split_parts(text, limits.part_characters))
+        )
+        # As the blocks of a run: all parts of a long text at once would be asked about at once.
+        batches = grouped(
+            parts, lambda part: len(part.text), PARTS_TOGETHER * limits.part_characters, limits.batch_documents
+        )
+        done = await asyncio.gather(*itertools.starmap(annotated, enumerate(batches)))
+        rows = itertools.groupby(itertools.chain.from_iterable(done), key=lambda row: row["doc_id"])
+        return [document_of(list(own), "annotate") for _, own in rows]
 
-    async def _batch(self, texts: Sequence[str], first: int) -> list[AnnotatedDocument]:
-        ids = [str(first + number) for number in range(len(texts))]
-        table, numbers = part_rows(ids, texts, [None] * len(texts), self._limits.part_characters)
+    async def _batch(self, number: int, parts: Sequence[_Part]) -> list[dict[str, Any]]:
+        documents, of_documents, starts, texts = zip(*parts, strict=True)
+        table = table_of_parts(
+            list(map(str, documents)), of_documents, starts, texts, [None] * len(parts), batch=number
+        )
         for stage in self._stages:
             table = await stage(table)
         names = [stage.name for stage in self._stages]
-        rows = annotation_rows(table, failures_of(table, names), names, pa.schema([])).to_pylist()
-        of_document: list[list[dict[str, object]]] = [[] for _ in texts]
-        for number, row in zip(numbers, rows, strict=True):
-            of_document[number].append(row)
-        return [document_of(own, "annotate") for own in of_document]
+        rows: list[dict[str, Any]] = annotation_rows(table, failures_of(table, names), names, pa.schema([])).to_pylist()
+        return rows

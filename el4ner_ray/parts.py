@@ -10,6 +10,9 @@ import pyarrow as pa
 from el4ner_ray.schema import PART_SCHEMA, SENTENCES, Span
 from el4ner_ray.splitting import split_parts
 
+PARTS_TOGETHER = 4
+"""Parts that travel together have at most this many times the characters of the longest that there may be."""
+
 
 def part_rows(
     ids: Sequence[str], texts: Sequence[str], errors: Sequence[str | None], part_characters: int

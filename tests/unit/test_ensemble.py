@@ -71,3 +71,22 @@ def test_what_another_thread_starts_is_closed_when_it_has_started(ensemble: Ense
         ensemble.prepare([])
     assert ensemble.start() is ensemble  # and may start again
     assert engines.started == 2
+
+
+def test_closing_between_two_looks_at_the_stages_is_told_as_closing(
+    monkeypatch: pytest.MonkeyPatch, ensemble: Ensemble, engines: Engines
+) -> None:
+    class Closing:
+        """The key of loaded stages; another thread closes while it is compared."""
+
+        def __ne__(self, _: object) -> bool:
+            ensemble.close()
+            return False
+
+    engines.go.set()
+    ensemble.start()
+    monkeypatch.setattr(ensemble, "_last", (SimpleNamespace(key=Closing()), None))
+    monkeypatch.setattr(ensemble, "prepare", lambda *_: SimpleNamespace(key=Closing()))
+    with pytest.raises(FatalError, match="was closed"):
+        ensemble.annotate(["Anna met Ben."], [])
+    assert ensemble._last is None

@@ -1,0 +1,47 @@
+"""Texts at hand in batches, without Ray Data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from el4ner_ray.config import Limits
+from el4ner_ray.in_process import InProcess
+
+
+class Watched(InProcess):
+    """Stages that find nothing, and what they get."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__([], limits)
+        self.batches: list[list[int]] = []
+
+    async def _batch(self, number: int, parts: Sequence[Any]) -> list[dict[str, Any]]:
+        self.batches.append([len(part.text) for part in parts])
+        await asyncio.sleep(0)
+        found = {"status": "ok", "entities": [], "dropped": [], "error": None}
+        return [
+            {"doc_id": str(part.document), "part": part.part, "text_start": part.start, "text": part.text} | found
+            for part in parts
+        ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "batches"),
+    [
+        ([], []),
+        (["", "Anna met Ben."], [[0, 13]]),
+        (["x" * 1000], [[100] * 4, [100] * 4, [100, 100]]),
+        (["a", "x" * 450, "b", "c"], [[1, 100, 100, 100], [100, 50, 1, 1]]),
+        (["a"] * 20, [[1] * 8, [1] * 8, [1] * 4]),
+    ],
+)
+def test_what_travels_together_is_bounded_whatever_the_texts_are(texts: list[str], batches: list[list[int]]) -> None:
+    stages = Watched(Limits(part_characters=100, sentence_characters=50, batch_documents=8))
+    documents = asyncio.run(stages.annotate(texts))
+    assert stages.batches == batches
+    assert [document.text for document in documents] == texts
+    assert [document.doc_id for document in documents] == list(map(str, range(len(texts))))
