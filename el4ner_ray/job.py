@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import ray
 from ray.data import DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
@@ -191,8 +192,10 @@ def calibration_basis(config: JobConfig, pool: Pool) -> str:
 
 
 def check_assets(config: JobConfig) -> None:
-    """Raise UsageError when a prompt version is unknown, a bundled model is not ready, or an exporter is not there."""
+    """Raise UsageError when a prompt version is unknown, or a package or a bundled model is not there."""
     tracing.exporters()
+    if not (os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
+        _check_engine(config)  # the nodes of a cluster have their own
     try:
         Prompts(config.prompts, {"label": ""})
     except FileNotFoundError:
@@ -212,6 +215,17 @@ def check_assets(config: JobConfig) -> None:
         if source.startswith("bundled:") and not bundled.is_ready(source.removeprefix("bundled:")):
             name = source.removeprefix("bundled:")
             raise UsageError(f"{source} is not ready on this machine; run `el4ner models prepare {name}`")
+
+
+def _check_engine(config: JobConfig) -> None:
+    if config.engine == "fake" or not any(model.gpus for model in config.models):
+        return
+    (build,) = (package for package in machine.packages(("vllm",)) if package.name == "vllm")
+    if build.version is None:
+        raise UsageError(
+            f"models: those of profile {config.profile} compute on GPUs, and vLLM's CUDA build is not installed; "
+            f"run {build.get}, or use --profile tiny-cpu"
+        )
 
 
 def _source(inputs: Sequence[str], pool: str, limit: int | None, earlier: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 import ray
 
+from el4ner_ray import machine
 from el4ner_ray.cli import main
+from el4ner_ray.config import load
+from el4ner_ray.errors import UsageError
+from el4ner_ray.job import check_assets
 from tests.conftest import ROOT, write_jsonl
 
 POOL = ROOT / "examples" / "pool.jsonl"
@@ -115,3 +119,18 @@ def test_a_model_that_is_not_prepared_is_named_with_the_command(
         main()
     assert caught.value.code == 2
     assert "el4ner models prepare smollm2-135m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_models_for_gpus_want_the_cuda_build_where_they_are_to_run(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    missing = machine.Package("vllm", None, ">=0.32", fits=False, get="pip install 'vllm>=0.32'")
+    monkeypatch.setattr(machine, "packages", lambda _: [missing])
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    config = load(profile="paper", overrides={"demonstrations": {"tagger": "none"}})
+    if address:  # the nodes of a cluster have their own
+        check_assets(config)
+    else:
+        with pytest.raises(UsageError, match=r"profile paper .*CUDA build .*run pip install 'vllm>=0.32'"):
+            check_assets(config)
