@@ -69,13 +69,13 @@ def main(
 async def _run(bench: Bench, studies: Sequence[str], file: Path) -> None:
     content = json.loads(file.read_text()) if file.is_file() else {}
     k = bench.config.demonstrations.k
-    content |= {"pool_sentences": len(bench.pool), "sentences": len(bench.gold), "demonstrations": k}
+    of_all = {"pool_sentences": len(bench.pool), "sentences": len(bench.gold), "demonstrations": k}
     try:
         for study in studies:
             rows, more = await STUDIES[study](bench)
             if rows:
                 _print(study, rows)
-            content[study] = {"rows": {name: found.to_json() for name, found in rows.items()}, **more}
+            content[study] = of_all | {"rows": {name: found.to_json() for name, found in rows.items()}, **more}
             file.write_text(json.dumps(content, indent=1))
     finally:
         bench.ensemble.close()

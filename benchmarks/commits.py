@@ -14,7 +14,7 @@ from el4ner_ray.sink import ANNOTATIONS, Place, commit, file_name, read_summary
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run committed after its first file, until its last; in seconds since 1970."""
+    """What a run committed after its first files, until its last; in seconds since 1970."""
 
     sentences: int
     began: float
@@ -25,14 +25,18 @@ class Pace:
         return self.sentences / (self.ended - self.began)
 
 
-def pace(output: Path) -> Pace:
-    """The pace of a run without its start. Raises ValueError where less than two files were committed."""
+def pace(output: Path, first: int = 1) -> Pace:
+    """The pace of a run without its start, which ends with its `first` files.
+
+    They should be what is in flight at once: such files are committed together, and work on all of them had been done
+    before. Raises ValueError where there are no others.
+    """
     files = sorted((output / ANNOTATIONS).glob("*.parquet"), key=lambda file: file.stat().st_mtime)
-    first, *others = files
+    before, others = files[:first], files[first:]
     if not others:
-        raise ValueError(f"{output}: a single file tells no pace; let files hold fewer documents")
+        raise ValueError(f"{output}: {len(files)} files tell no pace; let them hold fewer documents")
     sentences = sum(read_summary(pq.read_metadata(file)).sentences for file in others)
-    return Pace(sentences, first.stat().st_mtime, others[-1].stat().st_mtime)
+    return Pace(sentences, before[-1].stat().st_mtime, others[-1].stat().st_mtime)
 
 
 def seconds(output: Path, again: Path) -> float:

@@ -2,7 +2,9 @@
 
 A run of the pipeline records every request that reaches a model, which takes microseconds a call. Then
 `vllm.LLM.generate` gets the very same prompts, all at once, the models one after another with all cores, each in a
-process of its own. Engine starts count on neither side.
+process of its own. It takes them in the order in which the pipeline asked: by priority, later stages first, all
+verifications of the corpus would come before the extractions whose prefix they share, and find nothing in the cache.
+Engine starts count on neither side.
 """
 
 from __future__ import annotations
@@ -109,7 +111,6 @@ class BareEngine(VllmEngine):
         self._llm.generate(
             [self.prompt(request.turns) for request in requests],
             [self._sampling(request) for request in requests],
-            priority=[request.priority for request in requests],
             use_tqdm=False,
         )
         return time.perf_counter() - began

@@ -12,7 +12,7 @@ from el4ner_ray import schema
 from el4ner_ray.calibration import chosen, learn, operating_point
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.fusion import Fusion
-from el4ner_ray.core.prompting import LabelledSentence, Prompts
+from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.demonstrations import write_index
 from el4ner_ray.engines.base import Ensemble
 from el4ner_ray.labelled import LabelledText, labels_of
@@ -95,11 +95,10 @@ class Laboratory:
         return Fuse(self.config, self.labels, index, fusion, operating_point(fusion, self.config.calibration).threshold)
 
 
-def asking_with(prompts: Prompts, stages: Sequence[Stage], pool: Sequence[LabelledText]) -> None:
-    """Have these stages ask with other prompts than the configured ones."""
-    shown = [prompts.demonstration(LabelledSentence(text.text, text.mentions)) for text in pool]
+def asking_with(prompts: Prompts, stages: Sequence[Stage]) -> None:
+    """Have these stages ask with other prompts than the configured ones; nothing may have been asked before."""
     for stage in stages:
-        stage._asker.prompts, stage._asker._rendered = prompts, shown
+        stage._asker.prompts = prompts
 
 
 def candidates_of(table: pa.Table) -> list[tuple[list[Entity], list[int]]]:

@@ -1,8 +1,8 @@
 """Scenario `naive`: the method with a prompt of its own for each question, and nothing shared.
 
 Each stage has its own instructions and shows demonstrations of its own question only, so no prompt starts like another
-stage's; engines keep no prefixes; every model is asked for every type; every mention has a request. The pipeline's
-stages run in this process for both, one model computing at a time.
+stage's; engines keep no prefixes; every model is asked for every type. Equal requests of a call run once on both sides.
+The pipeline's stages run in this process for both, one model computing at a time.
 
 With `answers: scripted` no model computes: scripted engines answer, the models' tokenizers count the prompts, and the
 prefix cache is a simulated one that never runs out. That gives the tokens, and neither F1 nor time.
@@ -46,19 +46,17 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Metered:
-    """An ensemble whose computed prompt tokens are added up."""
+    """An ensemble whose computed prompt tokens are added up. Equal requests of a call run once."""
 
-    def __init__(self, ensemble: Ensemble, merge: bool) -> None:
-        """`merge`: equal requests of a call run once."""
-        self._ensemble, self._merge = ensemble, merge
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._ensemble = ensemble
         self.computed_tokens = 0
 
     async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
         """One completion a request, in order."""
-        asked = list(dict.fromkeys(requests)) if self._merge else requests
+        asked = list(dict.fromkeys(requests))
         answer = dict(zip(asked, await self._ensemble.ask(model, asked, session), strict=True))
-        costs = [answer[request] for request in asked]
-        self.computed_tokens += sum(c.prompt_tokens - c.cached_tokens for c in costs)
+        self.computed_tokens += sum(c.prompt_tokens - c.cached_tokens for c in answer.values())
         return [answer[request] for request in requests]
 
 
@@ -96,7 +94,7 @@ def _run(task: Task, answers: str, folder: Path, *, naive: bool) -> tuple[float,
         (folder / "answers.sqlite").unlink(missing_ok=True)  # nothing may be known before
         inner = CachedEnsemble(config, folder / "answers.sqlite")
     try:
-        metered = Metered(inner, merge=not naive)
+        metered = Metered(inner)
         laboratory = Laboratory(config, task.pool, metered, folder.parent)
         return asyncio.run(_annotate(task, laboratory, metered, naive))
     finally:
@@ -110,7 +108,7 @@ async def _annotate(task: Task, laboratory: Laboratory, metered: Metered, naive:
     if naive:
         stages[3] = NaiveClassify(laboratory.config, laboratory.labels, index, metered)
         prompts = NaivePrompts(laboratory.config.prompts, laboratory.labels)
-        asking_with(prompts, stages[2:], task.pool)
+        asking_with(prompts, stages[2:])
     # Engines start with the first question; their start counts on neither side.
     await asyncio.gather(*(metered.ask(m, [Request(("Hello",), 1)], "") for m in laboratory.config.model_names))
     metered.computed_tokens = 0

@@ -137,7 +137,7 @@ def _bars(file: Path, title: str, study: str, sets: dict[str, dict]) -> None:
                 values.append(f1)
                 below.append(f1 - interval["low"])
                 above.append(interval["high"] - f1)
-        label = f"{name}: {content['sentences']} sentences, {content['pool_sentences']} labelled"
+        label = f"{name}: {content[study]['sentences']} sentences, {content[study]['pool_sentences']} labelled"
         bars = axes.barh(places, values, height, xerr=[below, above], label=label, error_kw={"lw": 0.8, "capsize": 2})
         axes.bar_label(bars, [f" {value:.3f}" for value in values], label_type="edge", padding=2, fontsize=7)
     axes.set(yticks=range(len(variants)), yticklabels=variants, xlabel="micro F1, 95 % interval", title=title)

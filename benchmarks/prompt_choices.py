@@ -77,7 +77,7 @@ async def classified(variant: Variant, laboratory: Laboratory, texts: Sequence[L
     index = await laboratory.index()
     stages = laboratory.asking(index)
     stages[1] = variant.ordered(variant.config, index)
-    asking_with(variant.prompts(variant.config.prompts, laboratory.labels), stages[2:], laboratory.pool)
+    asking_with(variant.prompts(variant.config.prompts, laboratory.labels), stages[2:])
     return await laboratory.run(stages, texts)
 
 

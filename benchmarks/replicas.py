@@ -1,9 +1,10 @@
-"""Scenario `replicas`: scripted engines with the latency of real ones; how throughput grows with their number.
+"""Scenario `replicas`: scripted engines as fast as real ones; how throughput grows with their number.
 
-A replica of the scripted engine takes any number of calls at once, so what limits it is what the pipeline keeps in
-flight. That grows with the replicas, as `limits.batches_in_flight` does in a job that is sized for them. The cores that
-are busy tell whether the pipeline or the machine is the limit. Both are those from the first file's commit to the last
-one's: the start of 48 engines on two cores takes minutes, and never the same.
+A replica of the scripted engine works on `calls_at_once`, and the others wait, as they do where a GPU is busy: it is
+used fully while the pipeline keeps that many in flight. What it keeps in flight grows with the replicas, as
+`limits.batches_in_flight` does in a job that is sized for them. The cores that are busy tell whether the pipeline or
+the machine is the limit. Both are those from the commit of what was in flight first to the last file's: the start of
+48 engines on two cores takes minutes, and never the same.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from el4ner_ray.config import load
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """`batches` of documents for each replica, `in_flight` of them in each stage; every call takes `latency_ms`."""
+    """`batches` of documents for each replica, `in_flight` of them in each stage.
+
+    Every call takes `latency_ms` from when a replica works on it: on `calls_at_once`, or on all that come (None).
+    """
 
     replicas: list[int]
     latency_ms: float
+    calls_at_once: int | None
     batches: int
     in_flight: int
     document_sentences: int
@@ -37,10 +42,12 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     pool = scripted.write_pool(scratch / "pool.jsonl", 500, names)
     index = scripted.build_index(scratch, pool, {"demonstrations": demonstrations})
     profile = load(profile="fake", overrides={"limits": workload.limits})
+    limits = profile.limits
+    first_wave = max(1, workload.in_flight * limits.batch_documents // limits.documents_per_file)  # files, a replica
 
     def measured(replicas: int) -> tuple[float, float]:
         """Sentences a second, and cores that are busy with them."""
-        documents = workload.batches * replicas * profile.limits.batch_documents
+        documents = workload.batches * replicas * limits.batch_documents
         models = [
             model.model_dump(mode="json", exclude_unset=True) | {"replicas": replicas, "cpus": 0.01}
             for model in profile.models
@@ -48,13 +55,13 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         config = {
             "demonstrations": demonstrations,
             "models": models,
-            "fake": {"latency_ms": workload.latency_ms},
+            "fake": {"latency_ms": workload.latency_ms, "calls_at_once": workload.calls_at_once},
             "limits": workload.limits | {"batches_in_flight": workload.in_flight * replicas},
         }
 
         corpus = scripted.write_corpus(scratch / "corpus.jsonl", documents, workload.document_sentences, names)
         run = scripted.annotate(scratch, corpus, index, "out", config)
-        pace = commits.pace(run.output)
+        pace = commits.pace(run.output, first=first_wave * replicas)
         return pace.sentences_per_second, run.watched.cores_busy(pace.began, pace.ended)
 
     rates: dict[int, list[float]] = {number: [] for number in workload.replicas}

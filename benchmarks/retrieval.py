@@ -1,6 +1,7 @@
 """Scenario `retrieval`: demonstrations for sentences that are embedded already, as the stage chooses them.
 
-Embeddings are random; sentences have as many spans, and surfaces repeat as often, as those of GENIA.
+Embeddings are random; sentences have as many spans, and surfaces repeat as often, as those of GENIA. On one core: a
+stage reserves a part of one, for which Ray gives NumPy one thread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import psutil
+from threadpoolctl import threadpool_limits
 
 from benchmarks.measured import Figure
 from el4ner_ray.core.similarity import Floats
@@ -34,6 +36,7 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Sentences a second and memory for each size of the pool, and how many choices are not the reference's."""
+    threadpool_limits(1)
     random = np.random.default_rng(workload.seed)
     figures, wrong = [], 0
     for size in workload.pools:

@@ -135,7 +135,10 @@ def el4ner(
 
 
 def memory_of(pid: int) -> int:
-    """Bytes that a process and all below it hold, without what they share; 0 when it has ended."""
+    """Bytes that a process and all below it hold; 0 when it has ended.
+
+    Without what they share: libraries, and Ray's object store, of which a run has 1 GiB.
+    """
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]

@@ -33,10 +33,9 @@ def annotate(
 
 
 def build_index(folder: Path, pool: Path, config: Mapping[str, Any]) -> Path:
-    """The pool's index, by its gold entities."""
+    """The pool's index, by its gold entities; that of an earlier run, where it is of the same pool."""
     index = folder / "index"
-    if not (index / "index.json").is_file():
-        running.el4ner(folder, "index", {"profile": "fake", **config}, "index", pool, "--output", index)
+    running.el4ner(folder, "index", {"profile": "fake", **config}, "index", pool, "--output", index)
     return index
 
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from benchmarks.measured import Figure
+from benchmarks.fresh import in_fresh_process
+from benchmarks.measured import Figure, ratios
 from benchmarks.task import Task
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.core.alignment import align
@@ -31,7 +32,7 @@ from el4ner_ray.text_models import Embedder, Tagger
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """The pipeline annotates `sentences`, the plain implementation the first `by_hand` of them."""
+    """The pipeline annotates `sentences`, the plain implementation `by_hand` of them, at equal distances."""
 
     data: str
     sentences: int
@@ -60,25 +61,28 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     task = Task.of(
         workload.data, workload.profile, workload.models, workload.sentences, workload.pool, pool_spans="gold"
     )
+    few = [text.text for text in task.gold[:: len(task.gold) // workload.by_hand]][: workload.by_hand]
     pipeline, by_hand, f1 = [], [], []
     for number in range(workload.repeats):
         run = task.annotate(scratch, f"pipeline-{number}")
         pipeline.append(float(run.content["sentences_per_second"]))
         f1.append(task.f1_of_run(run, scratch))
-    models = {model.name: TransformersModel(model) for model in task.config.models}
-    plain = Sequential(task.config, str(scratch / "index"), models)
-    few = [text.text for text in task.gold[: workload.by_hand]]
-    for _ in range(workload.repeats):
-        began = time.perf_counter()
-        for text in few:
-            plain.annotate(text)
-        by_hand.append(len(few) / (time.perf_counter() - began))
+        # The models end with their process: those of the next run need the memory.
+        by_hand.append(len(few) / in_fresh_process(_seconds, task.config, str(scratch / "index"), few))
     return [
-        Figure("times as many sentences a second", "", tuple(a / b for a, b in zip(pipeline, by_hand, strict=True))),
+        Figure("times as many sentences a second", "", ratios(pipeline, by_hand)),
         Figure("pipeline", "sentences/s", tuple(pipeline)),
         Figure("sequential", "sentences/s", tuple(by_hand)),
         Figure("F1 of the pipeline", "", tuple(f1)),
     ]
+
+
+def _seconds(config: JobConfig, index: str, texts: list[str]) -> float:
+    plain = Sequential(config, index, {model.name: TransformersModel(model) for model in config.models})
+    began = time.perf_counter()
+    for text in texts:
+        plain.annotate(text)
+    return time.perf_counter() - began
 
 
 class Sequential:

@@ -169,7 +169,11 @@ def busy_seconds() -> float:
 
 def rounds(stages: dict[str, dict[str, dict[str, float]]]) -> int:
     """How many calls followed each other: one a stage, and another where the last model had to vote, too."""
-    asked = sum(any(usage["requests"] for usage in models.values()) for models in stages.values())
+    asked = sum(
+        any(usage["requests"] for usage in models.values())
+        for stage, models in stages.items()
+        if stage != "retrieve"  # asks the embedder, no engine
+    )
     return asked + bool(stages["classify"].get("fake-c", {}).get("requests"))
 
 

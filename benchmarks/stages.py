@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks import scripted
 from benchmarks.measured import Figure
@@ -68,6 +69,7 @@ class _Timed:
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """CPU seconds for 1,000 sentences: the stages with all surfaces embedded before; then each small model alone."""
     torch.set_num_threads(1)
+    threadpool_limits(1)
     config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold", "tagger": "none"}})
     names = scripted.names(workload.vocabulary)
     texts = _texts(scripted.write_corpus(scratch / "corpus.jsonl", workload.documents, _DOCUMENT_SENTENCES, names))

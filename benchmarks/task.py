@@ -57,11 +57,9 @@ class Task:
         )
 
     def build_index(self, folder: Path) -> Path:
-        """The pool's index, where it is not there yet."""
-        index = folder / "index"
-        if not (index / "index.json").is_file():
-            pool = _write(folder / "pool.jsonl", self.pool)
-            running.el4ner(folder, "build-index", self.fields, "index", pool, "--output", index)
+        """The pool's index; that of an earlier run, where it is of the same pool and configuration."""
+        index, pool = folder / "index", _write(folder / "pool.jsonl", self.pool)
+        running.el4ner(folder, "build-index", self.fields, "index", pool, "--output", index)
         return index
 
     def annotate(self, folder: Path, output: str, program: str = "el4ner_ray") -> running.Run:

@@ -197,7 +197,10 @@ class Limits(_Section):
 class FakeEngine(_Section):
     """The scripted engine of tests and scale runs: deterministic rule-based answers, no model."""
 
-    latency_ms: float = Field(0.0, ge=0, description="Time that a request takes.")
+    latency_ms: float = Field(0.0, ge=0, description="Time that a call takes, however many requests it has.")
+    calls_at_once: int | None = Field(
+        None, ge=1, description="Calls that an engine works on at the same time; others wait. Default: any number."
+    )
     failure_rate: float = Field(0.0, ge=0, le=1, description="Share of calls that raise a passing fault.")
     garbage_rate: float = Field(0.0, ge=0, le=1, description="Share of requests answered with nonsense.")
     hang_after: int | None = Field(
@@ -374,7 +377,7 @@ _NOT_IN_FINGERPRINT: Any = {
         "call_requests",
         "retries",
     },
-    "fake": {"latency_ms", "failure_rate", "hang_after"},
+    "fake": {"latency_ms", "calls_at_once", "failure_rate", "hang_after"},
     "models": {"__all__": {"gpus", "cpus", "core_share", "replicas", "rates"}},
 }
 

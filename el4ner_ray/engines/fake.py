@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
 import zlib
+from contextlib import nullcontext
 
 import regex
 
@@ -32,6 +34,7 @@ class ScriptedEngine:
         # Which calls fail does not depend on what they ask: a retry of the same call must be able to succeed.
         self._faults = random.Random(model)
         self._calls = 0
+        self._room = asyncio.Semaphore(settings.calls_at_once) if settings.calls_at_once else nullcontext()
         self._asleep = False
 
     async def generate(self, requests: list[Request]) -> list[Completion]:
@@ -39,12 +42,15 @@ class ScriptedEngine:
         if self._asleep:
             raise FatalError(f"model {self._model}: asked while it sleeps")
         self._calls += 1
+        arrived = time.perf_counter()
         await self._hang_if_due()
-        if self._settings.latency_ms:
-            await asyncio.sleep(self._settings.latency_ms / 1000)
+        async with self._room:
+            if self._settings.latency_ms:
+                await asyncio.sleep(self._settings.latency_ms / 1000)
         if self._faults.random() < self._settings.failure_rate:
             raise RetryableError(f"model {self._model}: scripted fault")
-        return [self._answer(request) for request in requests]
+        seconds = time.perf_counter() - arrived
+        return [self._answer(request, seconds) for request in requests]
 
     async def check_health(self) -> None:
         """Healthy unless it hangs."""
@@ -65,7 +71,7 @@ class ScriptedEngine:
         if self._settings.hang_after is not None and self._calls > self._settings.hang_after:
             await asyncio.Event().wait()
 
-    def _answer(self, request: Request) -> Completion:
+    def _answer(self, request: Request, seconds: float) -> Completion:
         prompt = running_text(request.turns)
         text = self._garbage(prompt)
         logprobs: tuple[float, ...] = ()
@@ -80,7 +86,7 @@ class ScriptedEngine:
             choice_logprobs=logprobs,
             prompt_tokens=len(prompt) // 4,
             generated_tokens=1 + len(text) // 4,
-            seconds=self._settings.latency_ms / 1000,
+            seconds=seconds,
         )
 
     def _garbage(self, prompt: str) -> str | None:

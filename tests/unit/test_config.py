@@ -199,7 +199,7 @@ def test_the_fingerprint_sees_what_decides_annotations_and_nothing_else() -> Non
     assert of(base) == of(load(profile="fake"))
     assert of(base) == of(load(profile="fake", overrides={"limits": {"batches_in_flight": 2, "retries": 1}}))
     assert of(base) == of(load(profile="fake", overrides={"limits": {"retrievers": 3}}))
-    assert of(base) == of(load(profile="fake", overrides={"fake": {"latency_ms": 9}}))
+    assert of(base) == of(load(profile="fake", overrides={"fake": {"latency_ms": 9, "calls_at_once": 2}}))
     for change in ({"labels": {"x": ""}}, {"demonstrations": {"k": 4}}, {"limits": {"answer_tokens": 50}}):
         assert of(base) != of(load(profile="fake", overrides=change))
 
