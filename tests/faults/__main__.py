@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import psutil
 from rich.console import Console
@@ -41,6 +40,7 @@ RUNS_UNTIL_DONE = 8  # kills of one run's driver before it is let through
 class Outcome:
     """What a fault did: `moments` are seconds since annotation began, `recovery` seconds until the next commit.
 
+    With SIGTERM, `recovery` has the seconds until all processes had ended; with engines that hang, those of whole runs.
     `differing` are rows of real models that are not as in the undisturbed run.
     """
 
@@ -86,7 +86,7 @@ class Suite:
 
 def driver(suite: Suite, outcome: Outcome, times: int, how: signal.Signals) -> None:
     """The driver is ended at a random moment, start-up included; so is the run that resumes, and so on."""
-    while outcome.tried < times:
+    while outcome.tried < times and not outcome.note:
         output = suite.output()
         for _ in range(min(RUNS_UNTIL_DONE, times - outcome.tried)):
             run = suite.bench.start(output)
@@ -100,6 +100,7 @@ def driver(suite: Suite, outcome: Outcome, times: int, how: signal.Signals) -> N
                 run.sleep(15 + moment) if moment < 0 else run.until("el4ner: engines are ready") and run.sleep(moment)
             )
             if not alive:
+                _must_end_well(run, outcome)
                 break
             run.process.send_signal(how)
             killed = time.monotonic()
@@ -123,7 +124,7 @@ def driver(suite: Suite, outcome: Outcome, times: int, how: signal.Signals) -> N
 
 def killed(suite: Suite, outcome: Outcome, times: int, title: str) -> None:
     """A process of the run is killed every few seconds while the run goes on."""
-    while outcome.tried < times:
+    while outcome.tried < times and not outcome.note:
         output = suite.output()
         run = suite.bench.start(output, latency_ms=1500)
         alive = run.until("el4ner: engines are ready")
@@ -133,7 +134,10 @@ def killed(suite: Suite, outcome: Outcome, times: int, title: str) -> None:
             victims = run.processes(title)
             if not alive or not victims:
                 continue
-            suite.chance.choice(victims).kill()
+            try:
+                suite.chance.choice(victims).kill()
+            except psutil.NoSuchProcess:
+                continue  # it ended by itself meanwhile
             outcome.tried += 1
             outcome.moments.append(time.monotonic() - began)
             outcome.recovery.append(_next_commit(run, len(files(output)), time.monotonic()))
@@ -145,7 +149,7 @@ def node(suite: Suite, outcome: Outcome, times: int) -> None:
     """A worker node of a cluster of three dies with all its processes, and another joins."""
     from ray.cluster_utils import Cluster
 
-    while outcome.tried < times:
+    while outcome.tried < times and not outcome.note:
         output = suite.output()
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         try:
@@ -157,7 +161,8 @@ def node(suite: Suite, outcome: Outcome, times: int) -> None:
                 alive = run.sleep(suite.chance.uniform(3, 12))
                 if not alive:
                     break
-                workers = [*workers[1:], cluster.add_node(num_cpus=2)] if _remove(cluster, workers[0]) else workers
+                cluster.remove_node(workers[0], allow_graceful=False)
+                workers = [*workers[1:], cluster.add_node(num_cpus=2)]
                 outcome.tried += 1
                 outcome.moments.append(time.monotonic() - began)
                 outcome.recovery.append(_next_commit(run, len(files(output)), time.monotonic()))
@@ -185,14 +190,14 @@ def garbage(suite: Suite, outcome: Outcome, times: int) -> None:
     for _ in range(times):
         output = suite.output()
         run = suite.bench.start(output, garbage_rate=0.3)
-        if run.until("el4ner: engines are ready") and run.sleep(suite.chance.uniform(5, ANNOTATING_SECONDS)):
+        if run.until("el4ner: engines are ready") and run.sleep(suite.chance.uniform(5, ANNOTATING_SECONDS / 2)):
             run.process.kill()
             run.wait()
+            outcome.tried += 1
         began = time.monotonic()
         last = suite.bench.start(output, garbage_rate=0.3)
         outcome.recovery.append(_next_commit(last, len(files(output)), began))
         _must_end_well(last, outcome)
-        outcome.tried += 1
         outcome.judge(output, reference)
 
 
@@ -296,11 +301,6 @@ def _must_end_well(run: Annotation, outcome: Outcome) -> None:
         outcome.note = f"exit {run.process.returncode}: {run.told().splitlines()[-1]}"
 
 
-def _remove(cluster: Any, worker: Any) -> bool:
-    cluster.remove_node(worker, allow_graceful=False)
-    return True
-
-
 @contextmanager
 def _small_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
@@ -352,7 +352,7 @@ def main() -> int:
         outcome, began = Outcome(name), time.monotonic()
         try:
             strike(suite, outcome, math.ceil(times * options.share))
-        except (AssertionError, OSError, subprocess.CalledProcessError) as error:
+        except (AssertionError, OSError, psutil.Error, subprocess.CalledProcessError) as error:
             outcome.note = f"{type(error).__name__}: {error}"
         outcomes.append(outcome)
         print(f"{name}: {time.monotonic() - began:.0f} s, {asdict(outcome)}", flush=True)
