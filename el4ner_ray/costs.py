@@ -9,7 +9,7 @@ from typing import Any
 
 from el4ner_ray.accounting import summaries
 from el4ner_ray.config import JobConfig, ModelConfig, restored
-from el4ner_ray.engines.serving import core_shares
+from el4ner_ray.engines.serving import CoreShare, core_shares
 from el4ner_ray.errors import UsageError
 from el4ner_ray.sink import Place
 
@@ -58,7 +58,7 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
         if "cores" not in run:
             raise UsageError(f"{where}: run.json does not say on how many cores; annotate anew with this version")
         shares = core_shares(config.models, run["cores"])
-        spent = {name: seconds * len(shares[name]) for name, seconds in spent.items()}
+        spent = {name: seconds * shares[name].threads for name, seconds in spent.items()}
         longest = max(core_seconds(spent, shares).values())
     else:
         longest = max(spent[model.name] / model.replica_range.max for model in config.models)
@@ -107,10 +107,10 @@ def on_cores(config: JobConfig) -> bool:
     return kinds == {True}
 
 
-def core_seconds(costs: Costs, shares: Mapping[str, list[int]]) -> dict[int, float]:
+def core_seconds(costs: Costs, shares: Mapping[str, CoreShare]) -> dict[int, float]:
     """How long each core works on a sentence."""
     by_core: dict[int, float] = {}
-    for name, cores in shares.items():
-        for core in cores:
-            by_core[core] = by_core.get(core, 0.0) + costs[name] / len(cores)
+    for name, share in shares.items():
+        for core in share.cores:
+            by_core[core] = by_core.get(core, 0.0) + costs[name] / len(share.cores)
     return by_core

@@ -174,9 +174,9 @@ def plan_cores(config: JobConfig, costs: Costs, cores: int) -> Plan:
     by_core = core_seconds(costs, shares)
     seconds = max(by_core.values())
     slowest_core = max(by_core, key=lambda core: by_core[core])
-    bottleneck = max((name for name, own in shares.items() if slowest_core in own), key=lambda name: costs[name])
+    bottleneck = max((name for name, own in shares.items() if slowest_core in own.cores), key=lambda name: costs[name])
     models = tuple(
-        Replicas(name, 1, 0.0, len(shares[name]), costs[name], costs[name] / len(shares[name]) / seconds)
+        Replicas(name, 1, 0.0, shares[name].threads, costs[name], costs[name] / shares[name].threads / seconds)
         for name in config.model_names
     )
     notes = ("a model on several cores is taken to be as many times as fast",) if cores > len(models) else ()

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import ray
@@ -43,6 +43,9 @@ _REQUESTS_AT_ONCE = 128
 # Qwen2.5-0.5B answered 120 questions in 31 s instead of 40 on one core, 60 in 11.5 instead of 17 on two.
 _KEPT_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:glibc.malloc.hugetlb=1"
 
+_NICENESS = "EL4NER_NICENESS"
+_GIVING_WAY = 4  # above that of Ray's workers, which is 15 of 19: two fifths of the weight
+
 
 class EngineReplica:
     """A Serve replica around one engine. Batches travel as msgpack: pickling the records took 4 times as long."""
@@ -53,6 +56,7 @@ class EngineReplica:
         Serve gives up after a bounded number of tries.
         """
         self._engine: Engine
+        os.nice(int(os.environ.get(_NICENESS, "0")))  # of what it starts, too
         if model.takes_turns:
             of_process = ray.get_runtime_context()
             card = lock_file(of_process.get_session_name(), of_process.get_accelerator_ids()["GPU"])
@@ -136,48 +140,57 @@ def _replicas(config: JobConfig, model: ModelConfig) -> dict[str, Any]:
     return {"num_replicas": "auto", "autoscaling_config": scaling}
 
 
-def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, list[int]]:
-    """Which of `cores` cores each model on CPU computes on: apart, in proportion to `core_share`, while cores last.
+class CoreShare(NamedTuple):
+    """Where a model on CPU computes: a thread on each of these cores, or a single one on whichever has time for it."""
 
-    Engines that share cores spin against each other: on 2 cores, three engines with two threads each took 121 to 151 s
-    for what took 109 s with a core for the largest model and the other core for the two small ones.
+    cores: list[int]
+    threads: int
+
+    @property
+    def roams(self) -> bool:
+        """Whether the thread goes where there is time, and gives way to those of larger models."""
+        return self.threads < len(self.cores)
+
+
+def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, CoreShare]:
+    """Which of `cores` cores each model on CPU computes on: apart, in proportion to `core_share`.
+
+    With fewer cores than models, the one of the largest share computes on all of them, and each of the others has a
+    single thread that gives way to it and uses what time it leaves: on 2 cores (AMD Zen 3), 100 sentences took the
+    three models of `tiny-cpu` 479 s, where a core for the largest and the other one for the two small models took
+    514 s. Engines with two threads each hold each other up (121 to 151 s for what took 109 s with cores apart).
     """
     on_cpu = sorted((m for m in models if m.gpus == 0), key=lambda m: -m.core_share)
-    loads = {m.name: m.core_share for m in on_cpu}
     if not on_cpu:
         return {}
+    everywhere = list(range(cores))
     if cores < len(on_cpu):
-        # Fewer cores than models: fill the least loaded core first, the heaviest model choosing first.
-        load = [0.0] * cores
-        chosen: dict[str, list[int]] = {}
-        for model in on_cpu:
-            core = load.index(min(load))
-            load[core] += loads[model.name]
-            chosen[model.name] = [core]
-        return chosen
+        largest, *others = on_cpu
+        return {largest.name: CoreShare(everywhere, cores)} | {m.name: CoreShare(everywhere, 1) for m in others}
     spare = cores - len(on_cpu)
-    total = sum(loads.values())
-    counts = {name: 1 + math.floor(spare * share / total) for name, share in loads.items()}
+    total = sum(m.core_share for m in on_cpu)
+    counts = {m.name: 1 + math.floor(spare * m.core_share / total) for m in on_cpu}
     counts[on_cpu[0].name] += cores - sum(counts.values())
     chosen, next_core = {}, 0
     for model in on_cpu:
-        chosen[model.name] = list(range(next_core, next_core + counts[model.name]))
-        next_core += counts[model.name]
+        own = everywhere[next_core : next_core + counts[model.name]]
+        chosen[model.name] = CoreShare(own, len(own))
+        next_core += len(own)
     return chosen
 
 
-def cpu_environment(model: ModelConfig, cores: list[int]) -> dict[str, str]:
+def cpu_environment(model: ModelConfig, share: CoreShare) -> dict[str, str]:
     """Environment of a model's engine, of vLLM's CPU build, that computes on these cores."""
     # `enforce_eager` is for the model; vLLM still compiles how logprobs are ranked (`batched_count_greater_than`) when
     # the first constrained answer is asked for, and again when several are.
-    eager = {"TORCH_COMPILE_DISABLE": "1"} if model.engine.get("enforce_eager") else {}
-    return eager | {
+    own = {"TORCH_COMPILE_DISABLE": "1"} if model.engine.get("enforce_eager") else {}
+    own |= {_NICENESS: str(_GIVING_WAY)} if share.roams else {"GOMP_CPU_AFFINITY": " ".join(map(str, share.cores))}
+    return own | {
         # With "0" the model computes in the scheduler's process: one process less an engine, which would import vLLM
         # for 10 s and hold 750 MB. vLLM's own binding of threads needs that process, so OpenMP binds them.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(len(cores)),
-        "GOMP_CPU_AFFINITY": " ".join(map(str, cores)),
+        "OMP_NUM_THREADS": str(share.threads),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         # Splitting attention over the length makes its rounding depend on what else is in the batch: 1 of 140 answers
         # changed with the batch size, against 0 without (SmolLM2-135M, batches of 140 and 14).
@@ -199,9 +212,9 @@ def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     shares = core_shares(config.models, len(allowed))
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     own = {
-        model.name: cpu_environment(model, [allowed[i] for i in shares[model.name]])
+        model.name: cpu_environment(model, CoreShare([allowed[i] for i in share.cores], share.threads))
         for model in config.models
-        if model.name in shares
+        if (share := shares.get(model.name))
     }
     return {model.name: common | own.get(model.name, {}) for model in config.models}
 

@@ -1,6 +1,7 @@
 """Configuration: what a profile asks Ray and vLLM for, what a wrong field is told, what a fingerprint sees."""
 
 import doctest
+import os
 import platform
 import subprocess
 import sys
@@ -97,15 +98,28 @@ def test_engines_on_cpu_share_the_cores_by_their_share_of_the_work(cores: int) -
     models = load(profile="tiny-cpu").models
     chosen = serving.core_shares(models, cores)
     assert set(chosen) == {model.name for model in models}
-    assert {core for of_model in chosen.values() for core in of_model} == set(range(cores))
+    assert {core for share in chosen.values() for core in share.cores} == set(range(cores))
     if cores >= len(models):
-        assert sum(map(len, chosen.values())) == cores
-        assert len(chosen["qwen2.5-coder-0.5b"]) >= len(chosen["smollm2-135m"])
+        assert not any(share.roams for share in chosen.values())
+        assert sum(share.threads for share in chosen.values()) == cores
+        assert chosen["qwen2.5-coder-0.5b"].threads >= chosen["smollm2-135m"].threads
 
 
-def test_on_two_cores_the_large_model_has_one_to_itself() -> None:
-    chosen = serving.core_shares(load(profile="tiny-cpu").models, 2)
-    assert chosen == {"qwen2.5-coder-0.5b": [0], "gemma3-270m": [1], "smollm2-135m": [1]}
+def test_on_two_cores_the_large_model_has_both_and_the_others_what_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    config = load(profile="tiny-cpu")
+    assert serving.core_shares(config.models, 2) == {
+        "qwen2.5-coder-0.5b": ([0, 1], 2),
+        "gemma3-270m": ([0, 1], 1),
+        "smollm2-135m": ([0, 1], 1),
+    }
+    names = ("OMP_NUM_THREADS", "GOMP_CPU_AFFINITY", "EL4NER_NICENESS")
+    chosen = {model: tuple(map(set_.get, names)) for model, set_ in serving.environments(config).items()}
+    assert chosen == {
+        "qwen2.5-coder-0.5b": ("2", "3 5", None),
+        "gemma3-270m": ("1", None, "4"),
+        "smollm2-135m": ("1", None, "4"),
+    }
 
 
 @pytest.mark.parametrize("eager", [True, False])
