@@ -113,7 +113,7 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
         "max_constructor_retry_count": 1,
         "request_router_config": RequestRouterConfig(
             # The stages of a batch go to one replica, which has their prefixes cached; a full one spills over.
-            request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
+            request_router_class="el4ner_ray.engines.routing.TurnRouter",
         ),
     }
     if model.parallel > 1:
