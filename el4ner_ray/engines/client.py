@@ -10,7 +10,7 @@ from contextvars import Context
 import msgspec
 from grpc.aio import AioRpcError
 from ray import serve
-from ray.exceptions import ObjectLostError, RayActorError, TaskCancelledError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from tenacity import AsyncRetrying, RetryError, before_sleep_log, retry_if_exception_type, stop_after_attempt
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 _encode_requests = msgspec.msgpack.Encoder().encode
 _decode_completions = msgspec.msgpack.Decoder(list[Completion]).decode
 
-# The replica died or is being replaced, its node died with the answer, the connection broke, Serve turned the call
-# away, or the deadline passed.
+# The replica died (Ray's memory monitor ended it) or is being replaced, its node died with the answer, the connection
+# broke, Serve turned the call away, or the deadline passed.
 _PASSING = (
-    *(RetryableError, RayActorError, ObjectLostError, AioRpcError),
+    *(RetryableError, RayActorError, OutOfMemoryError, ObjectLostError, AioRpcError),
     *(RayServeException, TaskCancelledError, TimeoutError),
 )
 

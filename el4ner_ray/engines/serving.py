@@ -106,7 +106,8 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
         "logging_config": _LOGS,
         "max_ongoing_requests": MAX_ONGOING_CALLS,
         "health_check_period_s": 10,
-        "health_check_timeout_s": 60,
+        # An engine answers between two steps, which take up to a minute on a busy CPU (4,096 tokens, 0.5B, float32).
+        "health_check_timeout_s": 60 if model.gpus_of_replica else 600,
         "graceful_shutdown_timeout_s": 20,
         # How often a replica that is to end looks whether its calls are answered, the first time included.
         "graceful_shutdown_wait_loop_s": 0.2,
@@ -141,15 +142,14 @@ def _replicas(config: JobConfig, model: ModelConfig) -> dict[str, Any]:
 
 
 class CoreShare(NamedTuple):
-    """Where a model on CPU computes: a thread on each of these cores, or a single one on whichever has time for it."""
+    """Where a model on CPU computes: a thread on each of these cores.
+
+    One that `roams` has a single thread, which goes to whichever of them has time and gives way to larger models.
+    """
 
     cores: list[int]
     threads: int
-
-    @property
-    def roams(self) -> bool:
-        """Whether the thread goes where there is time, and gives way to those of larger models."""
-        return self.threads < len(self.cores)
+    roams: bool = False
 
 
 def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, CoreShare]:
@@ -166,7 +166,9 @@ def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, CoreSh
     everywhere = list(range(cores))
     if cores < len(on_cpu):
         largest, *others = on_cpu
-        return {largest.name: CoreShare(everywhere, cores)} | {m.name: CoreShare(everywhere, 1) for m in others}
+        return {largest.name: CoreShare(everywhere, cores)} | {
+            m.name: CoreShare(everywhere, 1, roams=True) for m in others
+        }
     spare = cores - len(on_cpu)
     total = sum(m.core_share for m in on_cpu)
     counts = {m.name: 1 + math.floor(spare * m.core_share / total) for m in on_cpu}
@@ -212,7 +214,7 @@ def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     shares = core_shares(config.models, len(allowed))
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     own = {
-        model.name: cpu_environment(model, CoreShare([allowed[i] for i in share.cores], share.threads))
+        model.name: cpu_environment(model, share._replace(cores=[allowed[i] for i in share.cores]))
         for model in config.models
         if (share := shares.get(model.name))
     }

@@ -37,6 +37,8 @@ def engine_arguments(model: ModelConfig) -> dict[str, Any]:
         "disable_log_stats": True,
         "enable_log_requests": False,
         **({"dtype": cpu_dtype()} if model.gpus == 0 else {}),
+        # vLLM would choose it, too, inside a placement group, but first refuses workers on several nodes (0.32).
+        **({"distributed_executor_backend": "ray"} if model.parallel > 1 else {}),
     } | model.engine
 
 
@@ -88,8 +90,9 @@ class VllmEngine:
         return list(await asyncio.gather(*map(self._answer, requests)))
 
     async def check_health(self) -> None:
-        """Raise when vLLM's engine process is dead or stuck."""
-        await self._llm.check_health()
+        """Raise when vLLM's engine process is dead; do not return while it is stuck, or busy with a step."""
+        await self._llm.check_health()  # knows only whether the process has ended
+        await self._llm.is_sleeping()  # is answered by its loop, between two steps
 
     async def sleep(self) -> None:
         """Move the weights to the machine's memory and forget the prefix cache. Needs `enable_sleep_mode`."""

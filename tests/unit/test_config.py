@@ -71,12 +71,29 @@ def test_no_turns_on_a_card_of_ones_own(more: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("gpus", "engine", "named"),
+    [
+        (0, {"tensor_parallel_size": 2}, "gpus: 0"),
+        (1, {"tensor_parallel_size": "two"}, "'two'"),
+        (1, {"tensor_parallel_size": None}, "None"),
+        (1, {"pipeline_parallel_size": 0}, "pipeline_parallel_size: 0"),
+    ],
+)
+def test_workers_are_counted_and_have_cards(gpus: float, engine: dict[str, Any], named: str) -> None:
+    model = {"name": "a", "source": "x", "gpus": gpus, "engine": engine}
+    with pytest.raises(UsageError, match=named):
+        load(profile="fake", overrides={"models": [model], "verifier": "a"})
+
+
 def test_tensor_parallel_models_get_a_bundle_for_each_gpu() -> None:
     config = load(profile="paper")
     model = config.models[0].model_copy(update={"engine": {"tensor_parallel_size": 4}})
     options = serving.deployment_options(config, model, {})
     assert sum(bundle["GPU"] for bundle in options["placement_group_bundles"]) == 4
     assert options["ray_actor_options"]["num_gpus"] == 0
+    assert engine_arguments(model)["distributed_executor_backend"] == "ray"
+    assert "distributed_executor_backend" not in engine_arguments(config.models[0])
 
 
 @pytest.mark.parametrize(
@@ -99,6 +116,8 @@ def test_engines_on_cpu_share_the_cores_by_their_share_of_the_work(cores: int) -
     chosen = serving.core_shares(models, cores)
     assert set(chosen) == {model.name for model in models}
     assert {core for share in chosen.values() for core in share.cores} == set(range(cores))
+    assert not chosen["qwen2.5-coder-0.5b"].roams
+    assert sum(share.roams for share in chosen.values()) == (2 if cores < len(models) else 0)
     if cores >= len(models):
         assert not any(share.roams for share in chosen.values())
         assert sum(share.threads for share in chosen.values()) == cores
@@ -109,9 +128,9 @@ def test_on_two_cores_the_large_model_has_both_and_the_others_what_it_leaves(mon
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     config = load(profile="tiny-cpu")
     assert serving.core_shares(config.models, 2) == {
-        "qwen2.5-coder-0.5b": ([0, 1], 2),
-        "gemma3-270m": ([0, 1], 1),
-        "smollm2-135m": ([0, 1], 1),
+        "qwen2.5-coder-0.5b": ([0, 1], 2, False),
+        "gemma3-270m": ([0, 1], 1, True),
+        "smollm2-135m": ([0, 1], 1, True),
     }
     names = ("OMP_NUM_THREADS", "GOMP_CPU_AFFINITY", "EL4NER_NICENESS")
     chosen = {model: tuple(map(set_.get, names)) for model, set_ in serving.environments(config).items()}

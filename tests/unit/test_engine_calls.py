@@ -6,12 +6,17 @@ from collections.abc import Generator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+from ray.exceptions import OutOfMemoryError
+from tenacity import wait_none
 
 from el4ner_ray import logs
 from el4ner_ray.config import load
-from el4ner_ray.engines.base import Request
+from el4ner_ray.engines import client
+from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.client import ServedEnsemble
+from el4ner_ray.engines.vllm import VllmEngine
 
 
 class Unanswered:
@@ -49,3 +54,53 @@ def test_a_call_that_nobody_waits_for_any_more_is_cancelled(monkeypatch: pytest.
 
     asyncio.run(ask())
     assert response.cancelled
+
+
+def test_an_engine_that_ray_ended_for_want_of_memory_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answer:
+        async def _give(self) -> bytes:
+            if len(asked) == 1:
+                raise OutOfMemoryError("the node was low on memory")
+            return msgspec.msgpack.encode([Completion("Oslo")])
+
+        def __await__(self) -> Generator[Any, None, bytes]:
+            return self._give().__await__()
+
+        def cancel(self) -> None:
+            raise AssertionError("it has answered")
+
+    def generate(_: bytes) -> Answer:
+        asked.append(1)
+        return Answer()
+
+    asked: list[int] = []
+    handle = SimpleNamespace(generate=SimpleNamespace(remote=generate))
+    monkeypatch.setattr(ServedEnsemble, "_handle", lambda *_: SimpleNamespace(options=lambda session_id: handle))
+    monkeypatch.setattr(client, "wait_random_exponential", lambda **_: wait_none())
+    ensemble = ServedEnsemble(load(profile="fake"), "01")
+    [answer] = asyncio.run(ensemble._call("fake-a", [Request(("x",))], "", logs.bound(logging.getLogger())))
+    assert answer.text == "Oslo"
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_an_engine_that_is_stuck_is_not_healthy(stuck: bool) -> None:
+    class Llm:
+        # Knows only whether the engine's process has ended.
+        async def check_health(self) -> None: ...
+
+        async def is_sleeping(self) -> bool:
+            if stuck:
+                await asyncio.Event().wait()
+            return False
+
+    engine = object.__new__(VllmEngine)
+    engine._llm = Llm()
+
+    async def check() -> bool:
+        checking = asyncio.create_task(engine.check_health())
+        done, _ = await asyncio.wait({checking}, timeout=0.01 if stuck else 10)
+        checking.cancel()
+        return bool(done)
+
+    assert asyncio.run(check()) is not stuck

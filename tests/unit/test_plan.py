@@ -46,7 +46,7 @@ def finished(config: JobConfig, seconds: dict[str, float], **more: Any) -> dict[
         "sentences": 100,
         "sentences_per_second": 0.5,
         "startup_seconds": 60.0,
-        "sessions": [{}, {}],
+        "sessions": [{"sentences": 60}, {"sentences": 40}],
         "stages": stages | {"verify": stages["extract"], "retrieve": {"embedder": {"seconds": 0.0}}},
         "cores": 2,
     } | more
@@ -258,6 +258,22 @@ def test_more_cores_are_faster_and_told_to_be_a_guess() -> None:
     assert [model.cores for model in plans[-1].models] == [1, 2, 3]
     assert not plans[1].notes
     assert plans[-1].notes
+
+
+def test_a_single_thread_bounds_its_model_whatever_the_cores_have_to_do() -> None:
+    config = load(profile="tiny-cpu")
+    costs = dict(zip(config.model_names, (1.0, 5.0, 1.0), strict=True))
+    plan = plan_cores(config, costs, 2)
+    assert plan.sentences_per_second == pytest.approx(1 / 5)
+    assert plan.bottleneck == "gemma3-270m"
+    assert max(model.busy for model in plan.models) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("timed", [0, 3])
+def test_a_run_of_which_little_was_timed_tells_no_speed(timed: int) -> None:
+    run = finished(PAPER, dict.fromkeys(NAMES, 1.0), sessions=[{"sentences": timed}], sentences_per_second=0.0)
+    with pytest.raises(UsageError, match=f"{timed} of its 100 sentences were timed"):
+        measured(run, "out")
 
 
 def test_the_bill() -> None:

