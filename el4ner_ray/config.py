@@ -69,8 +69,8 @@ class ModelConfig(_Section):
     core_share: float = Field(
         1.0,
         gt=0,
-        description="Without a GPU: this model's share of the machine's cores, relative to the other models'. With fewer "
-        "cores than models, the one of the largest share has all of them and the others what it leaves.",
+        description="Without a GPU: this model's share of the machine's cores, relative to the other models'. With "
+        "fewer cores than models, the one of the largest share has all of them and the others what it leaves.",
     )
     replicas: Replicas = Field(
         1, description="Engines of this model: a number, or as many as its queue wants, within a [range](#replicas)."
