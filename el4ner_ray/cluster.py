@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from ray._private import ray_constants, services, worker
 from ray.data import DataContext
 from ray.job_config import JobConfig
 
-from el4ner_ray import logs, orphans
+from el4ner_ray import logs, machine, orphans
+from el4ner_ray.engines import lax_timers
+from el4ner_ray.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +65,20 @@ _KILLED_FOR_MEMORY = re.compile(
 
 def end_leftovers() -> None:
     """End the processes that killed runs left behind on this machine: they might still commit files."""
-    if not os.environ.get("RAY_ADDRESS"):
+    if not machine.cluster_address():
         ended = orphans.end(lambda driver: not driver.is_running())
         if ended:
             logger.warning("ended %d processes that a killed run had left behind", ended)
 
 
 @contextmanager
-def session() -> Iterator[None]:
-    """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run."""
+def session(*, lax: bool = True) -> Iterator[None]:
+    """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run.
+
+    With `lax`, timeouts in its processes pass up to 90 ms late (`engines.lax_timers`): good for all but who waits for
+    an answer. Within it SIGTERM arrives as SystemExit, and so does SIGHUP, unless it is ignored or the caller handles it. Raises
+    UsageError when the cluster does not answer.
+    """
     if ray.is_initialized():
         yield
         return
@@ -79,27 +86,29 @@ def session() -> Iterator[None]:
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     # Ray's C++ side reports routine matters of its own actors as errors; its log files keep what is fatal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    local = not os.environ.get("RAY_ADDRESS")
+    local = not machine.cluster_address()
     if local:
         for name, value in _FEWER_ROUNDS.items():
             os.environ.setdefault(name, value)
         end_leftovers()
-        os.environ[orphans.MARK] = orphans.this_driver().mark
-    events: Path | None = None
-    try:
-        _join(local)
-        if local:
-            events = Path(worker._global_node.get_logs_dir_path(), "events", "event_RAYLET.log")
-        _configure_data()
-        yield
-    finally:
-        ray.shutdown()
-        if events is not None:
-            tell_memory_kills(events)
-        if local:
-            del os.environ[orphans.MARK]
-            # Ray's agents, which would follow in some seconds; and of an interrupted run, engines.
-            orphans.end(lambda driver: driver == orphans.this_driver())
+    with _handlers_restored():
+        events: Path | None = None
+        try:
+            with lax_timers.inherited() if lax else nullcontext():
+                _join(local)
+            if local:
+                events = Path(worker._global_node.get_logs_dir_path(), "events", "event_RAYLET.log")
+            _configure_data()
+            yield
+        finally:
+            try:
+                ray.shutdown()
+                if events is not None:
+                    tell_memory_kills(events)
+            finally:  # whatever ended these two: a second Ctrl-C, or a file that cannot be read
+                if local:
+                    # Ray's agents, which would follow in some seconds; and of an interrupted run, engines.
+                    orphans.end(lambda driver: driver == orphans.this_driver())
 
 
 def tell_memory_kills(events: Path) -> None:
@@ -149,20 +158,78 @@ def _join(local: bool) -> None:
     # Not ray.init's own argument for it: this process, which a person reads, goes on as it is.
     job = JobConfig()
     job.set_py_logging_config(logs.of_workers())
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        _arrives_as_exception(signal.SIGHUP)
     try:
-        if local:
-            _start(job)
-        else:
-            ray.init(job_config=job, log_to_driver=True, logging_level=logging.WARNING)
+        with _hangups_wait():
+            if local:
+                _start_marked(job)
+            else:
+                _join_cluster(job)
     except SystemExit as ended:
         # While it starts, Ray's own handler of signals is there; it exits with the bare number.
         raise SystemExit(128 + signal.SIGTERM) if ended.code == signal.SIGTERM else ended from None
-    _stop_in_good_order_on_sigterm()
+    # Ray 2.60 leaves SIGTERM to its C++ side, which prints a stack and ends the process on the spot: engines stay
+    # behind. As an exception it runs every `finally`, which shuts the engines down.
+    _arrives_as_exception(signal.SIGTERM)
+
+
+def _join_cluster(job: JobConfig) -> None:
+    address = machine.cluster_address()
+    # Ray itself asks for a minute. What "auto" means, it finds in more ways.
+    found = machine.cluster(address) if address != "auto" else None
+    if found and not found.answers:
+        raise _no_answer(address)
+    try:
+        ray.init(job_config=job, log_to_driver=True, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise _no_answer(address, " ".join(str(error.__cause__ or error).split())) from error
+
+
+def _no_answer(address: str, why: str = "") -> UsageError:
+    return UsageError(
+        f"RAY_ADDRESS={address}: no answer{f' ({why})' if why else ''}; unset RAY_ADDRESS or start the cluster"
+    )
+
+
+def _start_marked(job: JobConfig) -> None:
+    os.environ[orphans.MARK] = orphans.this_driver().mark
+    try:
+        _start(job)
+    finally:
+        # Ray's processes have it now, and pass it on to all that they start. What this process starts itself, which
+        # the caller of `Ensemble` may do, is none of the run.
+        del os.environ[orphans.MARK]
+
+
+@contextmanager
+def _hangups_wait() -> Iterator[None]:
+    """Within it SIGHUP waits, and what is started does not get it: a terminal that is closed sends it to all processes,
+    and without Ray's the engines could not be shut down.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """After it, SIGTERM and SIGHUP do what they did before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # else it was not set from Python
+                    signal.signal(number, handler)
 
 
 def _start(job: JobConfig) -> None:
     """A session on this machine. A raylet ends itself when its agent has not started after 30 s: then another try."""
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     for tries_left in reversed(range(_TRIES_TO_START)):
         try:
             with patient_start():
@@ -184,11 +251,9 @@ def _start(job: JobConfig) -> None:
             orphans.end(lambda driver: driver == orphans.this_driver())
 
 
-def _stop_in_good_order_on_sigterm() -> None:
-    # Ray 2.60 leaves SIGTERM to its C++ side, which prints a stack and ends the process on the spot: engines stay
-    # behind. As an exception it runs every `finally`, which shuts the engines down.
+def _arrives_as_exception(number: signal.Signals) -> None:
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _configure_data() -> None:

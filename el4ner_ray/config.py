@@ -357,11 +357,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choose_models(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    known = {model.get("name"): model for model in fields.get("models", []) if isinstance(model, dict)}
+    # None where the file has `models:` and nothing after it.
+    known = {model.get("name"): model for model in fields.get("models") or [] if isinstance(model, dict)}
     for name in names:
         if name not in known:
             raise UsageError(
-                f"--models: there is no {name!r} in this configuration; it has {', '.join(map(str, known))}"
+                f"--models: there is no {name!r} in this configuration; it has {', '.join(map(str, known)) or 'none'}"
             )
     verifier = fields.get("verifier")
     return fields | {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -195,7 +194,7 @@ def calibration_basis(config: JobConfig, pool: Pool) -> str:
 def check_assets(config: JobConfig) -> None:
     """Raise UsageError when a prompt version is unknown, or a package or a bundled model is not there."""
     tracing.exporters()
-    if not (os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
+    if not (machine.cluster_address() or ray.is_initialized()):
         _check_engine(config)  # the nodes of a cluster have their own
     try:
         Prompts(config.prompts, {"label": ""})
@@ -341,7 +340,7 @@ def _header(config: JobConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "status": "running",
         "engine": config.engine,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": machine.cores(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config.model_dump(mode="json"),
         "fingerprint": fingerprint(fields),

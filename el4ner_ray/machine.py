@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -38,6 +39,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _DRIVER = Path("/proc/driver/nvidia/version")
 _SHARED_MEMORY = Path("/dev/shm")
 _CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # what RAY_ADDRESS=auto means, written by `ray start`
+_NO_CLUSTER = ("", "local")  # what RAY_ADDRESS may say where a run is to start Ray itself
 _DEVICES = Path("/dev")
 _QUERY = ("--query-gpu=index,uuid,name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -100,7 +102,7 @@ def look() -> Machine:
     cache = cache_dir()
     return Machine(
         python=platform.python_version(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         memory=total,
         memory_free=free,
         cache=str(cache),
@@ -108,7 +110,7 @@ def look() -> Machine:
         shared_memory=shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else 0,
         gpus=found,
         gpu_problem=problem,
-        cluster=cluster(os.environ.get("RAY_ADDRESS", "")),
+        cluster=cluster(cluster_address()),
     )
 
 
@@ -153,6 +155,22 @@ def _package(name: str, wanted: Requirement | None) -> Package:
 def versions() -> dict[str, str]:
     """The versions of the installed packages that decide what a run gives, by name."""
     return {dist.name: dist.version for dist in metadata.distributions() if dist.name in _DECIDING}
+
+
+def cores() -> int:
+    """Cores for the processes of a run, at least 1: those that it may use, or what a container's share of their time is
+    worth where that is less.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    of_1 = _CGROUP / "cpu"
+    version_2 = _text(_CGROUP / "cpu.max").split()
+    version_1 = [_text(of_1 / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    for limit in (version_2, version_1):
+        # "max", or -1: no limit.
+        if len(limit) == 2 and all(word.isdecimal() for word in limit):
+            quota, period = map(int, limit)
+            allowed = min(allowed, max(1, math.ceil(quota / period)))
+    return allowed
 
 
 def memory() -> tuple[int, int]:
@@ -239,14 +257,21 @@ def _gpus_of_torch() -> tuple[Gpu, ...]:
     return tuple(found)
 
 
+def cluster_address() -> str:
+    """The cluster that RAY_ADDRESS names; empty where it names none, and a run starts Ray on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address in _NO_CLUSTER else address
+
+
 def cluster(address: str) -> Cluster | None:
     """The cluster of a RAY_ADDRESS, and whether its port takes connections; None for an empty or local one."""
-    if address in ("", "local"):
+    if address in _NO_CLUSTER:
         return None
     place = _text(_CURRENT_CLUSTER).strip() if address == "auto" else address
     parts = urlsplit(place if "://" in place else f"//{place}")
     try:
-        socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=1).close()
+        # A first packet that is lost is sent again after a second.
+        socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=3).close()
     except (OSError, ValueError):  # ValueError: what stands for the port is none
         return Cluster(address, answers=False)
     return Cluster(address, answers=True)

@@ -1,7 +1,8 @@
 """Ending what a run on this machine started and could not end: vLLM's processes outlive a replica that is killed.
 
 Every process of a run inherits an environment variable that names its driver. Processes whose driver is gone belong to
-a run that was killed; those of this driver that are left after Ray's shutdown were still starting.
+a run that was killed; those of this driver that are left after Ray's shutdown were still starting. A machine sees those
+of its containers, too, whose drivers it knows by other ids: they are not looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -18,32 +20,35 @@ logger = logging.getLogger(__name__)
 
 MARK = "EL4NER_DRIVER"
 _SECONDS_TO_GO = 2.0
+_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 @dataclass(frozen=True)
 class Driver:
     """A driver process. Ids are used again, so its start belongs to it: seconds since the machine's, to a hundredth,
-    for the time of day may be set while it runs.
+    for the time of day may be set while it runs. An id holds in one namespace, told by its inode: a container has its
+    own.
     """
 
     pid: int
     started: float
+    namespace: int
 
     @property
     def mark(self) -> str:
         """How it stands in the environment of what it started."""
-        return f"{self.pid}@{self.started}"
+        return f"{self.pid}@{self.started}@{self.namespace}"
 
     @classmethod
     def of(cls, process: psutil.Process) -> Driver:
-        """The driver that a process is."""
-        return cls(process.pid, round(process.create_time() - psutil.boot_time(), 2))
+        """The driver that a process is, by its id in the namespace of this one."""
+        return cls(process.pid, round(process.create_time() - psutil.boot_time(), 2), own_namespace())
 
     @classmethod
     def read(cls, mark: str) -> Driver:
-        """The driver of a mark."""
-        pid, started = mark.split("@")
-        return cls(int(pid), float(started))
+        """The driver of a mark. Raises ValueError where it is none, or of an earlier form."""
+        pid, started, namespace = mark.split("@")
+        return cls(int(pid), float(started), int(namespace))
 
     def is_running(self) -> bool:
         """Whether it lives, and is no zombie that waits for its parent."""
@@ -57,6 +62,14 @@ class Driver:
 def this_driver() -> Driver:
     """The driver that this process is."""
     return Driver.of(psutil.Process())
+
+
+def own_namespace() -> int:
+    """Inode of the namespace in which this process knows others by their ids; 0 where the system has but one."""
+    try:
+        return _NAMESPACE.stat().st_ino
+    except OSError:
+        return 0
 
 
 def end(of: Callable[[Driver], bool]) -> int:
@@ -74,10 +87,14 @@ def end(of: Callable[[Driver], bool]) -> int:
 
 
 def _marked() -> Iterator[tuple[psutil.Process, Driver]]:
+    """The processes that have a mark, with its driver, if that is of this process's own namespace."""
+    here = own_namespace()
     for process in psutil.process_iter():
         try:
-            mark = process.environ().get(MARK)
+            driver = Driver.read(process.environ()[MARK])
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it ended, or is another user's
-        if mark:
-            yield process, Driver.read(mark)
+        except (KeyError, ValueError):
+            continue  # it has none, or one that nobody here made
+        if driver.namespace == here:
+            yield process, driver

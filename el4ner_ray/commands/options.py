@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from el4ner_ray.config import PROFILES, JobConfig, load
+
+
+def finite(value: float | None) -> float | None:
+    """Callback of an option that takes a number with a point: `nan` passes every bound, `inf` those that are open.
+
+    Raises typer.BadParameter.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; its fields win over the profile's.")]
 Profile = Annotated[
@@ -25,7 +37,9 @@ Method = Annotated[
         autocompletion=lambda: ["paper", "calibrated"],
     ),
 ]
-MaxFailed = Annotated[float, typer.Option(min=0, help="Documents that may fail: a share below 1, else a number.")]
+MaxFailed = Annotated[
+    float, typer.Option(min=0, help="Documents that may fail: a share below 1, else a number.", callback=finite)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing beside it.")]
 PoolSpans = Annotated[
     str | None,

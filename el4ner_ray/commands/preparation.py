@@ -11,7 +11,7 @@ import yaml
 from rich.table import Table
 
 from el4ner_ray.commands.console import Quiet, Verbose, out, say
-from el4ner_ray.commands.options import AsJson, ConfigFile, Models, Profile, configured
+from el4ner_ray.commands.options import AsJson, ConfigFile, Models, Profile, configured, finite
 from el4ner_ray.engines import bundled
 from el4ner_ray.files import write_text
 
@@ -24,10 +24,10 @@ def plan(
     ] = None,
     documents: Annotated[int | None, typer.Option(min=1, help="Documents of the corpus.")] = None,
     sentences_per_document: Annotated[
-        float | None, typer.Option(min=0.001, help="Of the corpus; default: those of --run.")
+        float | None, typer.Option(min=0.001, help="Of the corpus; default: those of --run.", callback=finite)
     ] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(min=0, help="Of a GPU; with --cores, of the machine. Any currency.")
+        float | None, typer.Option(min=0, help="Of a GPU; with --cores, of the machine. Any currency.", callback=finite)
     ] = None,
     config: ConfigFile = None,
     profile: Profile = None,

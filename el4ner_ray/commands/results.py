@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from el4ner_ray.commands.console import Quiet, Verbose, out, say
-from el4ner_ray.commands.options import AsJson
+from el4ner_ray.commands.options import AsJson, finite
 from el4ner_ray.files import write_text
 
 
@@ -50,7 +50,8 @@ def evaluate(
             )
     if ensemble.missing_documents:
         missing = len(ensemble.missing_documents)
-        out.print(f"{missing} gold documents are not in {directory}: their entities count as missed")
+        told = f"{missing} gold documents are not in {directory}: their entities count as missed"
+        out.print(told, soft_wrap=True)
     if ensemble.ignored_documents:
         out.print(f"{ensemble.ignored_documents} annotated documents are not in the gold and do not count")
 
@@ -77,7 +78,8 @@ def report(
     if as_json:
         typer.echo(json.dumps({"documents": written.total, "shown": shown, "bytes": size, "output": str(output)}))
     else:
-        out.print(f"report with the texts of {shown} of {written.total} documents, {size / 1e6:.1f} MB: {output}")
+        told = f"report with the texts of {shown} of {written.total} documents, {size / 1e6:.1f} MB: {output}"
+        out.print(told, soft_wrap=True)
 
 
 def export(
@@ -91,7 +93,9 @@ def export(
             autocompletion=lambda: ["jsonl", "conll", "spacy", "label-studio", "brat", "web-annotation"],
         ),
     ],
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.")] = 0.0,
+    min_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.", callback=finite)
+    ] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")] = False,
     language: Annotated[str, typer.Option(help="Of the texts; where sentences end in conll.")] = "en",
     as_json: AsJson = False,

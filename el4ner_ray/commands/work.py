@@ -10,7 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from el4ner_ray.commands.console import Quiet, Verbose, complain, out, say
-from el4ner_ray.commands.options import AsJson, ConfigFile, MaxFailed, Method, Models, PoolSpans, Profile, configured
+from el4ner_ray.commands.options import (
+    AsJson,
+    ConfigFile,
+    MaxFailed,
+    Method,
+    Models,
+    PoolSpans,
+    Profile,
+    configured,
+    finite,
+)
 
 
 def annotate(
@@ -22,10 +32,12 @@ def annotate(
     models: Models = None,
     method: Method = None,
     target_precision: Annotated[
-        float | None, typer.Option(help="With --method calibrated: keep as much as this precision allows.")
+        float | None,
+        typer.Option(help="With --method calibrated: keep as much as this precision allows.", callback=finite),
     ] = None,
     target_recall: Annotated[
-        float | None, typer.Option(help="With --method calibrated: keep as little as this recall allows.")
+        float | None,
+        typer.Option(help="With --method calibrated: keep as little as this recall allows.", callback=finite),
     ] = None,
     pool_spans: PoolSpans = None,
     k: Annotated[int | None, typer.Option(help="Demonstrations in a prompt.")] = None,
@@ -90,7 +102,7 @@ def _conclude(run: dict[str, Any], output: str, max_failed: float, as_json: bool
     else:
         for table in run_tables(run, output):
             out.print(table)
-        out.print(f"annotations: {output.rstrip('/')}/annotations/*.parquet")
+        out.print(f"annotations: {output.rstrip('/')}/annotations/*.parquet", soft_wrap=True)
     documents = run["documents"]
     not_ok = documents["failed"] + documents["partial"]
     # As a quotient: 0.29 * 100 is less than 29.
@@ -126,7 +138,7 @@ def index(
     if as_json:
         typer.echo(json.dumps(built | {"output": output}, indent=2, ensure_ascii=False))
     else:
-        out.print(f"index of {built['sentences']} sentences: {output}")
+        out.print(f"index of {built['sentences']} sentences: {output}", soft_wrap=True)
 
 
 def serve(
@@ -140,7 +152,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     sentences: Annotated[int, typer.Option(min=1, help="Sentences in flight or waiting; 429 beyond.")] = 500,
-    seconds: Annotated[float, typer.Option(min=0.1, help="What a request may take; 503 beyond.")] = 120.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="What a request may take; 503 beyond.", callback=finite)
+    ] = 120.0,
     verbose: Verbose = False,
 ) -> None:
     """An HTTP API and a page to try label sets on texts; EL4NER_API_KEY in the environment asks for a key.

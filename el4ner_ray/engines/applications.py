@@ -37,11 +37,16 @@ def _has_started(model: str, application: ApplicationStatusOverview | None) -> b
     if application is None:
         return False
     if application.status == ApplicationStatus.DEPLOY_FAILED:
-        # Its own message says only that it failed; those of its deployments have the replicas' tracebacks.
-        messages = [deployment.message for deployment in application.deployments.values()]
-        telling = [line.strip() for message in messages for line in message.splitlines() if "Error" in line]
-        raise FatalError(f"model {model} does not start: {telling[-1] if telling else application.message}")
+        raise FatalError(f"model {model} does not start: {why_failed(application)}")
     return application.status not in (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
+
+
+def why_failed(application: ApplicationStatusOverview) -> str:
+    """The line that tells why an application that could not be deployed does not start."""
+    # Its own message says only that it failed; those of its deployments have the replicas' tracebacks.
+    messages: list[str] = [deployment.message for deployment in application.deployments.values()]
+    telling = [line.strip() for message in messages for line in message.splitlines() if "Error" in line]
+    return telling[-1] if telling else str(application.message)
 
 
 class Starting:

@@ -16,7 +16,7 @@ from ray._private import state
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from el4ner_ray import logs
+from el4ner_ray import logs, machine
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines import batch_invariance, lax_timers
 from el4ner_ray.engines.applications import Starting, application_name
@@ -210,7 +210,7 @@ def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     """The environment variables that each model's replicas are started with."""
     if config.engine == "fake":
         return {name: {} for name in config.model_names}
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = sorted(os.sched_getaffinity(0))[: machine.cores()]
     shares = core_shares(config.models, len(allowed))
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     own = {

@@ -15,12 +15,12 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Deployment
 
-from el4ner_ray import cluster
+from el4ner_ray import cluster, machine
 from el4ner_ray.calibration import operating_point, read_fusion
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.engines import serving
-from el4ner_ray.engines.applications import application_name
+from el4ner_ray.engines.applications import application_name, why_failed
 from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.job import calibration_basis, check_assets
@@ -104,14 +104,14 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
     if config.method == "calibrated" and not pool_folder:
         raise UsageError("method: calibrated is learnt from a pool; name its index with --pool, or use --method paper")
     pool = served_pool(config, pool_folder) if pool_folder else None
-    if not os.environ.get("RAY_ADDRESS"):
+    if not machine.cluster_address():
         # Else Ray Serve would say so a minute later. On a cluster, a killed job's API may have the port until the
         # engines start, which ends it.
         cluster.end_leftovers()
         address.bound().close()
     key = api_key()
     labels = pool.labels if pool else config.labels or {}
-    with cluster.session():
+    with cluster.session(lax=False):
         try:
             serving.start(config, Prompts(config.prompts, labels).prefix, say).wait()
             _deploy(address, config, pool, limits, key)
@@ -187,8 +187,9 @@ def _deploy(address: Address, config: JobConfig, pool: ServedPool | None, limits
     api = listening_deployment(here.get_node_id()).bind(address, config, pool, limits, key, here.get_job_id())
     try:
         serve.run(api, name=_name(), route_prefix=None)
-    except RuntimeError as error:
-        raise FatalError(f"the API does not start: {error}") from error
+    except RuntimeError as error:  # which says only that it failed
+        failed = serve.status().applications.get(_name())
+        raise FatalError(f"the API does not start: {(failed and why_failed(failed)) or error}") from error
 
 
 def _check_reachable(address: Address) -> None:

@@ -40,10 +40,10 @@ class Address:
             except OSError:
                 opened.close()
                 raise
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no host can be called that"
             raise UsageError(
-                f"--host {self.host} --port {self.port}: {error.strerror}; "
-                "name a free port, and an address of this machine"
+                f"--host {self.host} --port {self.port}: {why}; name a free port, and an address of this machine"
             ) from None
         return opened
 

@@ -225,11 +225,29 @@ def test_many_clients_beyond_the_limit_are_answered_or_turned_away(client: httpx
     assert one(0).status_code == 200
 
 
+def counted(client: httpx.Client) -> dict[str, float]:
+    """What the server counts, by name and labels."""
+    lines = [line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
 def test_metrics(client: httpx.Client) -> None:
-    text = client.get("/metrics").text
-    for status in (200, 401, 413, 422, 429):
-        assert f'el4ner_http_requests_total{{path="/v1/annotate",status="{status}"}}' in text
-    assert float(re.findall(r"^el4ner_sentences_total (\S+)$", text, re.MULTILINE)[0]) >= 400
+    until(lambda: in_flight(client) == 0)
+    before = counted(client)
+    with client.stream("POST", "/v1/annotate", json=LONG) as stream:
+        next(stream.iter_lines())
+        refused(client.post("/v1/annotate", json=LONG), 429, "busy")
+    until(lambda: in_flight(client) == 0)
+    body = {"texts": ["Anna left Oslo. " * 10], "labels": LABELS}
+    assert client.post("/v1/annotate", json=body).status_code == 200
+    refused(client.post("/v1/annotate", json=body, headers={"Authorization": "Bearer no"}), 401, "unauthorized")
+    refused(client.post("/v1/annotate", json=body | {"texts": ["a" * 1_000_000]}), 413, "too_large")
+    refused(client.post("/v1/annotate", json=body | {"texts": []}), 422, "invalid")
+    more = {name: value - before.get(name, 0) for name, value in counted(client).items()}
+    # The stream whose client went away had its status, and none of its sentences counts.
+    for status, number in {200: 2, 401: 1, 413: 1, 422: 1, 429: 1}.items():
+        assert more[f'el4ner_http_requests_total{{path="/v1/annotate",status="{status}"}}'] == number
+    assert more["el4ner_sentences_total"] == 10
 
 
 def test_an_api_that_is_killed_comes_back(server: Server, client: httpx.Client) -> None:

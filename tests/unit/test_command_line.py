@@ -17,8 +17,9 @@ from typer.main import get_command
 from el4ner_ray import cli, job
 from el4ner_ray.engines import bundled
 from el4ner_ray.export.registry import FORMATS
+from el4ner_ray.serve import application
 from tests.conftest import ROOT, write_jsonl
-from tests.unit.test_report import document, write_run
+from tests.unit.test_report import document, run_json, write_run
 
 GROUP = cast(TyperGroup, get_command(cli.app))
 RUN: dict[str, Any] = {"documents": {"total": 4, "ok": 3, "partial": 0, "failed": 1}, "stages": {}, "name": "Zürich"}
@@ -69,6 +70,36 @@ def test_a_share_of_failures_is_compared_without_rounding(
     assert call(monkeypatch, *ANNOTATE, "--json", "--max-failed", allowed) == status
 
 
+@pytest.mark.parametrize("number", ["nan", "inf"])
+@pytest.mark.parametrize(
+    ("option", "command"),
+    [
+        ("--max-failed", ANNOTATE),
+        ("--target-precision", (*ANNOTATE, "--method", "calibrated")),
+        ("--target-recall", (*ANNOTATE, "--method", "calibrated")),
+        ("--max-failed", ("retry", "out")),
+        ("--min-score", ("export", "out", "--format", "jsonl", "-o", "out.jsonl")),
+        ("--price-per-hour", ("plan", "--profile", "fake")),
+        ("--sentences-per-document", ("plan", "--profile", "fake")),
+        ("--seconds", ("serve", "--profile", "fake")),
+    ],
+)
+@pytest.mark.usefixtures("finished")
+def test_what_is_no_finite_number_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    command: tuple[str, ...],
+    number: str,
+) -> None:
+    monkeypatch.setattr(application, "run", lambda *_: pytest.fail("served"))
+    assert call(monkeypatch, *command, option, number) == 2
+    told = capsys.readouterr().err
+    assert option in told
+    # The bounds of a score refuse infinity by themselves.
+    assert "finite" in told or (option, number) == ("--min-score", "inf")
+
+
 @pytest.mark.usefixtures("finished")
 def test_quiet_tells_only_what_went_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, *ANNOTATE, "--json", "--quiet") == 1
@@ -113,6 +144,25 @@ def test_reports_and_exports_as_json(
     assert call(monkeypatch, "export", run, "-o", tmp_path / "e.jsonl", "--format", "jsonl", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"documents": 2, "entities": 0, "notes": [], "output": str(tmp_path / "e.jsonl")}
+
+
+def test_paths_are_not_broken_over_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [document("1", "Oslo")]
+    run = write_run(tmp_path / ("a" * 70) / ("b" * 70), rows)
+    texts = {"1": "Oslo", "2": "Bergen"}
+    gold = write_jsonl(tmp_path / "gold.jsonl", [{"id": i, "text": t, "entities": []} for i, t in texts.items()])
+    monkeypatch.setattr(job, "annotate", lambda *_, **__: run_json(rows))
+    monkeypatch.setattr(job, "build_index", lambda *_, **__: {"sentences": 3})
+    for command, told in (
+        ((*ANNOTATE[:-3], run, "--profile", "fake"), f"annotations: {run}/annotations/*.parquet"),
+        (("index", "pool.jsonl", "-o", run, "--profile", "fake"), f"index of 3 sentences: {run}"),
+        (("evaluate", run, "--gold", gold), f"1 gold documents are not in {run}: their entities count as missed"),
+        (("report", run, "-o", run / "r.html"), f" MB: {run}/r.html"),
+    ):
+        assert call(monkeypatch, *command) == 0
+        assert f"{told}\n" in capsys.readouterr().out
 
 
 COMMANDS = {

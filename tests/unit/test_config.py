@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from el4ner_ray import config as config_module
+from el4ner_ray import machine
 from el4ner_ray.config import PROFILES, JobConfig, ReplicaRange, fingerprint, fingerprint_fields, load
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.vllm import engine_arguments
@@ -125,7 +126,9 @@ def test_engines_on_cpu_share_the_cores_by_their_share_of_the_work(cores: int) -
 
 
 def test_on_two_cores_the_large_model_has_both_and_the_others_what_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    # The third core, for which a container has no time, stays with others.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6})
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     config = load(profile="tiny-cpu")
     assert serving.core_shares(config.models, 2) == {
         "qwen2.5-coder-0.5b": ([0, 1], 2, False),
@@ -222,6 +225,13 @@ def test_choosing_models_keeps_the_verifier_where_it_can() -> None:
     assert load(models=("smollm2-135m", "gemma3-270m")).verifier == "smollm2-135m"
     with pytest.raises(UsageError, match="there is no 'gpt'"):
         load(models=("gpt",))
+
+
+def test_choosing_models_where_the_file_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("models:\n")
+    with pytest.raises(UsageError, match=r"^--models: there is no 'a' in this configuration; it has none$"):
+        load(path, profile="fake", models=("a",))
 
 
 def test_the_fingerprint_sees_what_decides_annotations_and_nothing_else() -> None:

@@ -185,6 +185,15 @@ def test_the_applications_of_the_service_are_one_for_each_model_and_the_api(monk
     assert fits(config, offered(cluster_of(kuberay("rayservice.yaml"))))
 
 
+def test_workers_of_the_service_have_the_proxy_that_kuberay_asks_whether_they_are_ready() -> None:
+    resource = kuberay("rayservice.yaml")
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(resource["spec"]["serveConfigV2"]))
+    assert schema.proxy_location == "EveryNode"
+    assert schema.http_options.port == 8000
+    # Serve starts one where there is a replica: no more workers than models that have a card for themselves.
+    assert sum(node["GPU"] > 0 for node in offered(cluster_of(resource))) <= len(load(profile="paper").models)
+
+
 def test_an_unknown_model_of_the_service_is_refused() -> None:
     with pytest.raises(Exception, match=r"no 'gpt-9'.*fake-a"):
         declared.engine(declared.Served(profile="fake", model="gpt-9"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -184,6 +185,14 @@ def test_a_cluster_that_does_not_answer_keeps_every_profile_from_running(on: Any
     assert "RAY_ADDRESS=10.0.0.1:6379: no answer" in problems(findings, "fake")
 
 
+@pytest.mark.parametrize(("given", "named"), [("", ""), ("local", ""), ("auto", "auto"), ("a:6379", "a:6379")])
+def test_an_address_may_name_no_cluster(monkeypatch: pytest.MonkeyPatch, given: str, named: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", given)
+    assert machine.cluster_address() == named
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert machine.cluster_address() == ""
+
+
 def test_clusters_are_asked_whether_they_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert machine.cluster("") is None
     assert machine.cluster("local") is None
@@ -326,6 +335,26 @@ def test_a_containers_limit_is_its_memory(
     assert machine.memory() == (100_000_000, 80_000_000)
     (folder / f"{prefix}{names[0]}").write_text("max\n" if not prefix else "9223372036854771712\n")
     assert machine.memory()[0] == total
+
+
+@pytest.mark.parametrize(
+    ("quota", "period", "cores"),
+    [(400_000, 100_000, 4), (150_000, 100_000, 2), (20_000, 100_000, 1), (6_400_000, 100_000, 8), (None, 100_000, 8)],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_share_of_time_counts_as_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, quota: int | None, period: int, cores: int
+) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert machine.cores() == 8
+    if version == 2:
+        (tmp_path / "cpu.max").write_text(f"{'max' if quota is None else quota} {period}\n")
+    else:
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{-1 if quota is None else quota}\n")
+        (tmp_path / "cpu" / "cpu.cfs_period_us").write_text(f"{period}\n")
+    assert machine.cores() == cores
 
 
 def test_the_command_prints_tables_or_json_and_its_status_says_whether_a_run_can_start(on: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -40,3 +42,12 @@ def test_the_process_that_vllm_is_called_from_stays_as_it_is(monkeypatch: pytest
     monkeypatch.setenv(lax_timers.SWITCH, "1")
     lax_timers.register()
     assert slack_ns() == before
+
+
+def test_what_is_started_within_wakes_up_late_and_nothing_else() -> None:
+    tell = "print(open('/proc/self/timerslack_ns').read())"
+    before = slack_ns()
+    with lax_timers.inherited():
+        within = int(subprocess.check_output([sys.executable, "-c", tell]))
+    assert (within, slack_ns()) == (lax_timers.SLACK_NS, before)
+    assert int(subprocess.check_output([sys.executable, "-c", tell])) == before

@@ -216,3 +216,9 @@ def test_a_taken_port_is_told() -> None:
         taken.listen()
         with pytest.raises(UsageError, match=f"--port {address.port}: Address already in use"):
             address.bound()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", ".b"])
+def test_a_host_that_cannot_be_is_told(host: str) -> None:
+    with pytest.raises(UsageError, match=f"--host {re.escape(host)} --port 8000: "):
+        Address(host, 8000).bound()

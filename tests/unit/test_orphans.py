@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -75,6 +76,25 @@ def test_a_clock_that_is_set_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_process_id_used_again_is_another_driver(gone: Driver) -> None:
     assert this_driver().is_running()
-    assert not Driver(os.getpid(), this_driver().started - 1).is_running()
+    assert not replace(this_driver(), started=this_driver().started - 1).is_running()
     assert not gone.is_running()
     assert Driver.read(gone.mark) == gone
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        lambda gone: replace(gone, namespace=gone.namespace + 1).mark,  # of a container that runs beside this process
+        lambda gone: f"{gone.pid}@{gone.started}",
+        lambda gone: f"{gone.pid}@then@{gone.namespace}",
+        lambda gone: "",
+        lambda gone: "\udce4@@@",
+    ],
+)
+def test_marks_of_other_namespaces_and_other_forms_are_left_alone(gone: Driver, mark: Callable[[Driver], str]) -> None:
+    process = started(STUBBORN, mark(gone))
+    try:
+        assert orphans.end(lambda driver: driver.pid == gone.pid) == 0
+    finally:
+        process.kill()
+        process.communicate()

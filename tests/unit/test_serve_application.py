@@ -1,4 +1,4 @@
-"""What the server takes from its environment: the API key, and proxies that are for others."""
+"""What the server takes from its environment: the API key, and proxies that are for others; why it does not start."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
+from el4ner_ray.config import load
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.serve import application
 from el4ner_ray.serve.api import key_digest
 from el4ner_ray.serve.application import API_KEY, api_key
+from el4ner_ray.serve.limits import Limits
 from el4ner_ray.serve.listening import Address
 from tests.conftest import free_port
 
@@ -52,6 +55,33 @@ def test_the_server_is_looked_for_without_a_proxy(listening: Address) -> None:
     application._check_reachable(listening)
     with pytest.raises(FatalError, match="name an address of this machine with --host"):
         application._check_reachable(Address("127.0.0.1", free_port()))
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            'The deployment failed to start. Error:\nTraceback\n  File "listening.py", line 3\n'
+            "el4ner_ray.errors.UsageError: --host h --port 80: Permission denied; name a free port\n",
+            "el4ner_ray.errors.UsageError: --host h --port 80: Permission denied; name a free port",
+        ),
+        ("", "Deploying application failed"),
+        (None, "Deploying application failed"),
+    ],
+)
+def test_why_the_api_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, message: str | None, told: str) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise RuntimeError("Deploying application failed")
+
+    here = SimpleNamespace(get_job_id=lambda: "01000000", get_node_id=lambda: "ab")
+    monkeypatch.setattr(application.ray, "get_runtime_context", lambda: here)
+    failed = SimpleNamespace(deployments={"api": SimpleNamespace(message=message)}, message="")
+    found = {} if message is None else {application._name(): failed}
+    monkeypatch.setattr(application.serve, "run", run)
+    monkeypatch.setattr(application.serve, "status", lambda: SimpleNamespace(applications=found))
+    with pytest.raises(FatalError) as raised:
+        application._deploy(Address("h", 80), load(profile="fake"), None, Limits(), None)
+    assert str(raised.value) == f"the API does not start: {told}"
 
 
 @pytest.mark.usefixtures("proxies")

@@ -121,7 +121,7 @@ def test_a_model_that_is_not_prepared_is_named_with_the_command(
     assert "el4ner models prepare smollm2-135m" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+@pytest.mark.parametrize("address", ["", "local", "10.0.0.1:6379"])
 def test_models_for_gpus_want_the_cuda_build_where_they_are_to_run(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
@@ -129,7 +129,7 @@ def test_models_for_gpus_want_the_cuda_build_where_they_are_to_run(
     monkeypatch.setattr(machine, "packages", lambda _: [missing])
     monkeypatch.setenv("RAY_ADDRESS", address)
     config = load(profile="paper", overrides={"demonstrations": {"tagger": "none"}})
-    if address:  # the nodes of a cluster have their own
+    if address not in ("", "local"):  # the nodes of a cluster have their own
         check_assets(config)
     else:
         with pytest.raises(UsageError, match=r"profile paper .*CUDA build .*run pip install 'vllm>=0.32'"):
