@@ -75,9 +75,9 @@ def end_leftovers() -> None:
 def session(*, lax: bool = True) -> Iterator[None]:
     """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run.
 
-    With `lax`, timeouts in its processes pass up to 90 ms late (`engines.lax_timers`): good for all but who waits for
-    an answer. Within it SIGTERM arrives as SystemExit, and so does SIGHUP, unless it is ignored or the caller handles it. Raises
-    UsageError when the cluster does not answer.
+    With `lax`, timeouts in its processes pass up to 90 ms late (`engines.lax_timers`): good where nobody waits for an
+    answer. Within it SIGTERM arrives as SystemExit, and so does SIGHUP, unless it is ignored or the caller handles it.
+    Raises UsageError when the cluster does not answer.
     """
     if ray.is_initialized():
         yield

@@ -222,7 +222,7 @@ def test_a_retried_run_does_not_tell_how_long_documents_are(
     rows = pa.Table.from_pylist([], ANNOTATION_SCHEMA)
     for number in (0, retry):
         commit(Place(str(tmp_path)), f"{number}.parquet", rows, FileSummary(sentences=50, retry=number), [])
-    run = finished(PAPER, dict.fromkeys(NAMES, 30.0), sessions=[{}] * sessions)
+    run = finished(PAPER, dict.fromkeys(NAMES, 30.0), sessions=[{"sentences": 50}] * sessions)
     known = measured(run, str(tmp_path))
     assert known.sentences_per_document == sentences
     assert known.costs == measured(run, "out").costs
