@@ -51,7 +51,6 @@ class Corpus:
     renamed: Mapping[str, str]
     json_columns: frozenset[str]
     text_column: str
-    id_column: str | None
 
     @property
     def columns(self) -> dict[str, str]:
@@ -138,7 +137,7 @@ def survey(
         if not counts[given] and (limit is None or counts.total() < limit):
             raise UsageError(f"{given}: holds no document; leave it out, or check that it is the right file")
     schema, renamed, json_columns = extra.settle()
-    return Corpus(tuple(files), counts.total(), schema, renamed, json_columns, text_column, id_column)
+    return Corpus(tuple(files), counts.total(), schema, renamed, json_columns, text_column)
 
 
 def read_blocks(
@@ -223,7 +222,7 @@ def _open_file(uri: str, name: str, text_column: str, id_column: str | None) -> 
         return CorpusFile(uri, kind, name, 0, None)
     for option, column in (("text_column", text_column), ("id_column", id_column)):
         if column is not None and column not in columns:
-            there = ", ".join(columns) or "none"
+            there = ", ".join(map(repr, columns)) or "none"
             raise UsageError(f"{uri}: there is no column {column!r}; set {option} to one of its columns: {there}")
     if kind == "parquet":
         type_ = flat(readers.parquet_schema(uri).field(text_column).type)

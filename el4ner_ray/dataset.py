@@ -62,7 +62,7 @@ def annotate(
     columns = dict(zip(schema.names, schema.types, strict=True)) if schema else {}
     for option, column in (("text_column", text_column), ("id_column", id_column)):
         if column not in columns:
-            there = ", ".join(columns) or "none"
+            there = ", ".join(map(repr, columns)) or "none"
             raise UsageError(f"dataset: there is no column {column!r}; set {option} to one of its columns: {there}")
     if isinstance(type_ := columns[text_column], pa.DataType) and not _is_string(type_):
         raise UsageError(f"dataset: the column {text_column!r} holds {type_}, not strings; set text_column to another")

@@ -56,7 +56,7 @@ class ExtraColumns:
                 for field in other:
                     pa.array([], field.type).cast(schema.field(field.name).type)
             except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-                reason = str(error).splitlines()[0]
+                reason = repr(str(error).splitlines()[0])[1:-1]  # a column's name must not steer the terminal
                 raise UsageError(
                     f"{uri}: a column has another type than in other files ({reason}); convert it"
                 ) from None

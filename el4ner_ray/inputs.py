@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.files import file_system
@@ -26,15 +30,18 @@ def find(inputs: Sequence[str], without: str | None = None) -> list[Found]:
     """The files that the inputs name, in the order given, sorted within each.
 
     An input is a file, a folder (searched recursively for known suffixes, hidden files and folders left out) or a glob
-    (whose files must all have known suffixes), local or an fsspec URI. What lies below the folder `without` is left
-    out. Raises UsageError for an input that names nothing, and for a file named twice.
+    (whose files must all have known suffixes), local or an fsspec URI. Links are followed, into each local folder once.
+    What lies below the folder `without` is left out. Raises UsageError for an input that names nothing, for a local
+    folder that cannot be listed, and for a file named twice.
     """
     found: list[Found] = []
     for given in inputs:
         found += _find(given, without)
     first: dict[str, Found] = {}
     for file in found:
-        if (other := first.setdefault(file.uri, file)) is not file:
+        other = first.setdefault(file.uri if "://" in file.uri else os.path.realpath(file.uri), file)
+        # Within one input, a link to a file is a document of its own, as a copy is.
+        if other is not file and (other.given != file.given or other.uri == file.uri):
             raise UsageError(f"{file.uri}: named by two inputs, {other.given} and {file.given}; drop one of them")
     return found
 
@@ -64,10 +71,10 @@ def _find(given: str, without: str | None) -> list[Found]:
             raise UsageError(f"{file}: unknown suffix; it takes {known}")
         if not encodable(file):
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
-    local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+    local = _is_local(fs)
     return [
         Found(given, file if local else _uri(given, fs, root, file), file.removeprefix(root).lstrip("/"))
-        for file in files
+        for file in (_once(files) if local else files)
     ]
 
 
@@ -93,11 +100,78 @@ def _outside(folder: str | None, fs: Any, files: list[str]) -> list[str]:
         other, path = file_system(folder)
     except UsageError:  # whoever writes there tells it
         return files
-    return files if other != fs else [file for file in files if not file.startswith(f"{path.rstrip('/')}/")]
+    if other != fs:
+        return files
+    if not _is_local(fs):
+        return [file for file in files if not file.startswith(f"{path.rstrip('/')}/")]
+    real, place = _real_folders(files), os.path.realpath(path)
+    return [file for file in files if not f"{real[posixpath.dirname(file)]}/".startswith(f"{place}/")]
+
+
+def _once(files: list[str]) -> list[str]:
+    """Local files without those to which a link to a folder leads once more.
+
+    The way with fewer links stays, so that such a link beside its folder changes no made-up id.
+    """
+    real = _real_folders(files)
+    links = {folder: sum(map(os.path.islink, PurePosixPath(folder, "_").parents)) for folder in real}
+    first: dict[str, str] = {}
+    for file in sorted(files, key=lambda file: links[posixpath.dirname(file)]):
+        folder, name = posixpath.split(file)
+        first.setdefault(f"{real[folder]}/{name}", file)
+    return sorted(first.values())
+
+
+def _real_folders(files: list[str]) -> dict[str, str]:
+    """Where the folders of local files lie once links and `..` are followed."""
+    return {folder: os.path.realpath(folder) for folder in set(map(posixpath.dirname, files))}
+
+
+def _is_local(fs: Any) -> bool:
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+class _LocalFolders(LocalFileSystem):  # type: ignore[misc]  # fsspec has no type stubs
+    """Local files where they are searched: fsspec takes a folder that cannot be listed for empty, and follows no links.
+
+    Here the former is a UsageError, and a link to a folder is a folder unless it leads to one that it lies in. Hidden
+    folders below `root` are empty unless `hidden`.
+    """
+
+    cachable = False
+
+    def __init__(self, root: str, hidden: bool) -> None:
+        super().__init__()
+        self._searched, self._hidden = root, hidden
+
+    def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
+        if not self._hidden and "/." in path.removeprefix(self._searched):
+            return []
+        try:
+            infos: list[dict[str, Any]] = super().ls(path, detail=True)
+        except FileNotFoundError:  # the input names nothing, which `_find` tells
+            raise
+        except OSError as error:  # as such, fsspec would swallow it
+            reason = error.strerror or error
+            raise UsageError(f"{path}: the folder cannot be listed: {reason}; make it readable, or move it") from None
+        for info in infos:
+            if info["islink"] and os.path.isdir(info["name"]) and not _leads_up(info["name"]):
+                info["type"] = "directory"
+        return infos if detail else [info["name"] for info in infos]
+
+
+def _leads_up(link: str) -> bool:
+    """Whether a link leads to a folder that it lies in, and so in circles."""
+    target = os.path.realpath(link)
+    return any(os.path.realpath(folder) == target for folder in PurePosixPath(link).parents)
+
+
+def _searched(fs: Any, root: str, hidden: bool = False) -> Any:
+    return _LocalFolders(root, hidden) if _is_local(fs) else fs
 
 
 def _in_folder(fs: Any, folder: str) -> list[str]:
-    files = [file for file in fs.find(folder) if suffix(file)]
+    files = [file for file in _searched(fs, folder).find(folder) if suffix(file)]
     return sorted(file for file in files if "/." not in file.removeprefix(folder))
 
 
@@ -110,7 +184,7 @@ def _glob(fs: Any, pattern: str) -> tuple[str, list[str]]:
     fixed = next(i for i, part in enumerate(parts) if fsspec.core.has_magic(part))
     root, hidden = "/".join(parts[:fixed]), any(part.startswith(".") for part in parts[fixed:])
     files: set[str] = set()
-    for path, info in fs.glob(pattern, detail=True).items():
+    for path, info in _searched(fs, root, hidden).glob(pattern, detail=True).items():
         if hidden or "/." not in path.removeprefix(root):
             files.update([path] if info["type"] == "file" else _in_folder(fs, path))
     return root, sorted(files)

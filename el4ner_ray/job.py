@@ -58,14 +58,15 @@ def annotate(
     resume: bool = True,
     force: bool = False,
     limit: int | None = None,
+    without: str | None = None,
     retried: Retried | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Annotate the documents of `inputs` into the folder `output`; returns the content of its run.json.
 
-    `limit` takes the first documents only, `retried` only what it does not hold. Documents that fail are rows of the
-    output. Raises UsageError before any model loads, and FatalError when the run cannot go on or does not account for
-    every document.
+    `limit` takes the first documents only, `retried` only what it does not hold; what lies below the folder `without`,
+    unless given the output, is no input. Documents that fail are rows of the output. Raises UsageError before any model
+    loads, and FatalError when the run cannot go on or does not account for every document.
     """
     check_assets(config)
     # Workers do not share the driver's working folder.
@@ -75,7 +76,7 @@ def annotate(
     learnt = read_fusion(pool.index, calibration_basis(config, pool)) if config.method == "calibrated" else None
     if learnt is not None:
         operating_point(learnt, config.calibration)  # a target that cannot be had is refused before any model loads
-    corpus = survey(inputs, config.text_column, config.id_column, limit, without=output)
+    corpus = survey(inputs, config.text_column, config.id_column, limit, without=without or output)
     say(f"{corpus.documents} documents in {len(corpus.files)} files; types: {', '.join(pool.labels)}")
     for column, name in corpus.renamed.items():
         say(f"input column {column!r} becomes {name!r}: the output has a column of that name")
@@ -91,7 +92,8 @@ def annotate(
         texts |= retried.texts
     earlier = read_run(place) or {}
     if texts:
-        check_unchanged(corpus, config.limits.part_characters, texts, output, whole=limit is None)
+        whole = retried is not None or _reaches(limit, earlier)
+        check_unchanged(corpus, config.limits.part_characters, texts, output, whole)
         check_columns(place, retried.columns if retried else earlier.get("columns", {}), corpus.columns)
     if texts and earlier.get("status") == "finished" and is_complete(corpus, config, done):
         say("nothing is left to do")
@@ -99,7 +101,8 @@ def annotate(
     before = take_stock(place)
     run = _header(config, fields) | {
         "source": _source(inputs, pool_source, limit, earlier),
-        "columns": corpus.columns,
+        # Also those that this input lacks: the next one must not have them with another type.
+        "columns": (earlier.get("columns", {}) if len(committed) else {}) | corpus.columns,
         "sessions": earlier.get("sessions", []),
     }
     write_run(place, run)
@@ -244,6 +247,12 @@ def _source(inputs: Sequence[str], pool: str, limit: int | None, earlier: Mappin
         "pool": pool,
         "limit": None if None in limits else max(limit for limit in limits if limit is not None),
     }
+
+
+def _reaches(limit: int | None, earlier: Mapping[str, Any]) -> bool:
+    """Whether a run reads at least as many documents as the earlier ones of its folder did."""
+    before = earlier["source"]["limit"] if "source" in earlier else None
+    return limit is None or (before is not None and limit >= before)
 
 
 def is_complete(corpus: Corpus, config: JobConfig, done: Done) -> bool:

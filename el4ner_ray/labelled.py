@@ -29,7 +29,7 @@ import msgspec
 import pyarrow as pa
 import zstandard
 
-from el4ner_ray import parquet
+from el4ner_ray import parquet, readers
 from el4ner_ray.errors import UsageError
 
 CONLL_SUFFIXES = (".conll", ".bio", ".iob", ".tsv")
@@ -253,7 +253,7 @@ def _dataset(source: str, where: str) -> Any:
 def _dataset_rows(dataset: Any, where: str) -> _Rows:
     for field in ("tokens", "ner_tags"):
         if field not in dataset.column_names:
-            known = ", ".join(dataset.column_names)
+            known = ", ".join(map(repr, dataset.column_names))
             raise UsageError(f"{where}: {field}: there is no such column among {known}; rename one or add it")
     columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
     names = getattr(getattr(dataset.features["ner_tags"], "feature", None), "names", None)
@@ -324,7 +324,7 @@ def _lines(source: str, where: str) -> Iterator[tuple[int, bytes]]:
 def _zstd_frames(content: bytes) -> Iterator[bytes]:
     # By hand, since zstandard's stream_reader takes a cut-off frame for the end of the file.
     while content:
-        frame = zstandard.ZstdDecompressor().decompressobj()
+        frame = readers.zstd_frame()
         yield frame.decompress(content)
         if not frame.eof:
             raise EOFError("its last frame is cut off")

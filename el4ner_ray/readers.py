@@ -42,6 +42,7 @@ FORMATS = {
 TXT_COLUMN = "text"  # what the one column of a .txt file is called here
 HEAD_ROWS = 1_000  # JSON lines have no header: this many lines tell which columns a file has
 _CHUNK = 1 << 20
+_PACKED_PIECE = 256  # bytes; zstd makes at most 128 KiB of 4, so 8 MiB of a piece
 _DEEPEST = 200  # levels of a JSON line
 # A string may lack its end: looked for from each of its quotation marks, a hostile line would take quadratic time.
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
@@ -151,13 +152,15 @@ def open_bytes(uri: str) -> Iterator[Any]:
 
 
 class _Zstd(io.RawIOBase):
-    """Decompressed bytes of all zstd frames of a file. Raises EOFError for a file that is cut short.
+    """Decompressed bytes of all zstd frames of a file, in pieces. Raises EOFError for a file that is cut short.
 
     zstandard's own stream_reader ends without a word there, and after the first of several frames unless told.
     """
 
     def __init__(self, raw: IO[bytes]) -> None:
-        self._raw, self._input, self._output = raw, b"", b""
+        self._raw = raw
+        # Views: slices of bytes would be copies of all that is left.
+        self._input = self._output = memoryview(b"")
         self._frame: Any = None
 
     def readable(self) -> bool:
@@ -165,19 +168,25 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._output:
-            self._input = self._input or self._raw.read(_CHUNK)
+            self._input = self._input or memoryview(self._raw.read(_CHUNK))
             if not self._input:
                 if self._frame is not None:
                     raise EOFError("the compressed file is cut short")
                 return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
-            self._output = self._frame.decompress(self._input)
-            self._input = b""
+            self._frame = self._frame or zstd_frame()
+            piece = self._input[:_PACKED_PIECE]
+            self._output = memoryview(self._frame.decompress(piece))
+            self._input = self._input[len(piece) - len(self._frame.unused_data) :]
             if self._frame.eof:
-                self._input, self._frame = self._frame.unused_data, None
+                self._frame = None
         size = min(len(buffer), len(self._output))
         buffer[:size], self._output = self._output[:size], self._output[size:]
         return size
+
+
+def zstd_frame() -> Any:
+    """What decompresses one zstd frame with a window of any size, as `zstd --long=31` writes it."""
+    return zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
 
 
 def _jsonl(file: Any) -> Iterator[Row]:

@@ -54,7 +54,14 @@ def retry(directory: str, config_file: str | None = None, *, say: job.Say = prin
     if retried.documents:
         say(f"{len(retried.documents)} documents are not ok and are annotated again")
         again = job.annotate(
-            config, source["inputs"], pool, staged.uri, limit=source["limit"], retried=retried, say=say
+            config,
+            source["inputs"],
+            pool,
+            staged.uri,
+            limit=source["limit"],
+            without=place.uri,
+            retried=retried,
+            say=say,
         )
     if again is None:
         say("no document has failed")

@@ -50,11 +50,6 @@ class Score(msgspec.Struct, frozen=True):
         """Entities in the gold."""
         return self.true_positives + self.false_negatives
 
-    @property
-    def predicted(self) -> int:
-        """Entities in the predictions."""
-        return self.true_positives + self.false_positives
-
     def to_json(self) -> dict[str, Any]:
         """The counts and the rates, unrounded."""
         rates = {"precision": self.precision, "recall": self.recall, "f1": self.f1, "support": self.support}

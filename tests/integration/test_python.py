@@ -91,8 +91,8 @@ def test_data_frames_and_empty_data_sets(ensemble: Ensemble) -> None:
 @pytest.mark.parametrize(
     ("columns", "named"),
     [
-        ({"text_column": "body"}, ["'body'", "text_column", "id, n, text"]),
-        ({"id_column": "key"}, ["'key'", "id_column", "id, n, text"]),
+        ({"text_column": "body"}, ["'body'", "text_column", "'id', 'n', 'text'"]),
+        ({"id_column": "key"}, ["'key'", "id_column", "'id', 'n', 'text'"]),
         ({"text_column": "n"}, ["'n'", "int64", "text_column"]),
     ],
 )

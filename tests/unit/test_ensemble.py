@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from el4ner_ray import Ensemble, JobConfig, job
-from el4ner_ray.errors import FatalError
+from el4ner_ray import Ensemble, JobConfig, annotate, job
+from el4ner_ray.errors import FatalError, UsageError
 
 
 class Engines:
@@ -90,3 +91,10 @@ def test_closing_between_two_looks_at_the_stages_is_told_as_closing(
     with pytest.raises(FatalError, match="was closed"):
         ensemble.annotate(["Anna met Ben."], [])
     assert ensemble._last is None
+
+
+def test_names_of_columns_do_not_steer_the_terminal(ensemble: Ensemble) -> None:
+    dataset: Any = SimpleNamespace(schema=lambda: pa.schema([("n\n\x1b[2J", pa.string())]))
+    with pytest.raises(UsageError, match="there is no column 'text'") as refused:
+        annotate(dataset, ensemble, [])
+    assert str(refused.value).isprintable()

@@ -176,6 +176,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "cannot be read" in message("nosuchprotocol://a.jsonl")
 
 
+def long_frame(content: bytes) -> bytes:
+    """A frame as `zstd --long=28` writes it: a header that wants a window of 256 MiB, and here one block as it is."""
+    return b"\x28\xb5\x2f\xfd\x00\x90" + (len(content) << 3 | 1).to_bytes(3, "little") + content
+
+
 def test_packed_and_remote_files(tmp_path: Path) -> None:
     line = (json.dumps(GOOD) + "\n").encode()
     other = line.replace(b'"a"', b'"b"')
@@ -183,6 +188,7 @@ def test_packed_and_remote_files(tmp_path: Path) -> None:
         "p.jsonl.gz": gzip.compress(line) + gzip.compress(other),
         "p.jsonl.zst": zstandard.compress(line) + zstandard.compress(other),
         "p.jsonl": line + other,
+        "long.jsonl.zst": long_frame(line + other),
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -345,8 +351,9 @@ def test_hub_names_and_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("columns", "wanted"),
     [
-        ({"tokens": [["a"]]}, ": ner_tags: there is no such column among tokens"),
-        ({"words": [["a"]], "ner_tags": [["O"]]}, ": tokens: there is no such column among words, ner_tags"),
+        ({"tokens": [["a"]]}, ": ner_tags: there is no such column among 'tokens'"),
+        ({"a\x1b\nb": [["a"]]}, r": tokens: there is no such column among 'a\x1b\nb'"),
+        ({"words": [["a"]], "ner_tags": [["O"]]}, ": tokens: there is no such column among 'words', 'ner_tags'"),
         ({"tokens": [["a"]], "ner_tags": [[1]]}, ", row 1: ner_tags[0]: 1 has no name"),
         ({"tokens": [["a"], ["b", "c"]], "ner_tags": [["B-X"], ["O"]]}, ", row 2: ner_tags: must be a list of 2"),
         ({"tokens": [["a"], None], "ner_tags": [["B-X"], ["O"]]}, ", row 2: tokens: must be a list of strings"),

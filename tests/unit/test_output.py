@@ -24,7 +24,7 @@ from ray.exceptions import RayError, RayTaskError
 from el4ner_ray import job, parquet, retry, sink
 from el4ner_ray.accounting import Parts, Retried, committed_parts, committed_texts, take_stock
 from el4ner_ray.config import fingerprint, load
-from el4ner_ray.corpus import check_unchanged, survey
+from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.output import check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
@@ -406,6 +406,35 @@ def read_source(place: Place) -> dict[str, Any]:
     return source
 
 
+def test_a_retry_reads_nothing_of_the_output(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It lies below the input here, and the folder of the retry's answers below it.
+    surveyed: list[str] = []
+
+    def noted(*arguments: Any, **options: Any) -> Corpus:
+        corpus = survey(*arguments, **options)
+        surveyed.extend(Path(file.uri).name for file in corpus.files)
+        raise FatalError("surveyed")
+
+    monkeypatch.setattr(job, "survey", noted)
+    change(finished, source=read_source(finished) | {"inputs": [str(tmp_path)]})
+    with pytest.raises(FatalError, match="surveyed"):
+        retry.retry(finished.uri)
+    assert surveyed == ["in.jsonl"]
+
+
+def without_engines(monkeypatch: pytest.MonkeyPatch, annotate: Callable[..., None]) -> None:
+    """Let `annotate` stand for the pipeline; what it gets as documents is the corpus and what is done."""
+
+    @contextmanager
+    def engines(*_: Any) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(ended_at=0.0)
+
+    monkeypatch.setattr(job, "engines", engines)
+    monkeypatch.setattr(job, "prepare", lambda *_: None)
+    monkeypatch.setattr(job, "CorpusSource", lambda corpus, _, done: (corpus, done))
+    monkeypatch.setattr(job.pipeline, "annotate", annotate)
+
+
 @pytest.mark.parametrize(
     ("files", "told"), [([], "not every document is in the output"), (["bc", "b"], "1 rows stand twice in the output")]
 )
@@ -417,21 +446,59 @@ def test_a_run_that_does_not_account_for_every_document_is_not_finished(
         for documents in files:
             put(finished, *((name, 0, name.upper(), "ok") for name in documents))
 
-    @contextmanager
-    def engines(*_: Any) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(ended_at=0.0)
-
     corpus = Path(read_source(finished)["inputs"][0])
     write_jsonl(corpus, [{"id": key, "text": key.upper()} for key in "abc"])
     change(finished, status="running")
-    monkeypatch.setattr(job, "engines", engines)
-    monkeypatch.setattr(job, "prepare", lambda *_: None)
-    monkeypatch.setattr(job, "CorpusSource", lambda *_: None)
-    monkeypatch.setattr(job.pipeline, "annotate", annotate)
+    without_engines(monkeypatch, annotate)
     config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold"}})
     with pytest.raises(FatalError, match=told):
         job.annotate(config, [str(corpus)], read_source(finished)["pool"], finished.uri)
     assert (read_run(finished) or {})["status"] == "running"
+
+
+@pytest.fixture
+def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """`job.annotate` of these inputs into one folder, where each document is found to hold nothing."""
+    place = Place(str(tmp_path / "out"))
+
+    def commit_all(documents: tuple[Corpus, Done], *_: Any) -> None:
+        corpus, done = documents
+        tables = [table for i in range(len(corpus.files)) for table in read_blocks(corpus, i, 8, 8_000, done)]
+        rows = [row for table in tables for row in table.to_pylist()]
+        put(place, *((row["doc_id"], row["part"], row["text"], "ok") for row in rows))
+
+    without_engines(monkeypatch, commit_all)
+    config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold"}})
+    pool = str(ROOT / "examples" / "pool.jsonl")
+    return lambda *inputs, **options: job.annotate(config, [str(each) for each in inputs], pool, place.uri, **options)
+
+
+def test_a_wider_limit_names_documents_as_before(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:
+    # Another input of the same name changes made-up ids: the first documents would be there twice.
+    for folder in "xy":
+        (tmp_path / folder).mkdir()
+        write_jsonl(tmp_path / folder / "a.jsonl", [{"text": f"{folder}{i}"} for i in range(7)])
+    x, y = tmp_path / "x" / "a.jsonl", tmp_path / "y" / "a.jsonl"
+    assert annotate(x, limit=5)["documents"]["total"] == 5
+    with pytest.raises(UsageError, match=r"5 rows of .* the first is part 0 of document 'a\.jsonl:1'; restore"):
+        annotate(x, y, limit=10)
+    assert annotate(x, limit=3)["documents"]["total"] == 5
+    assert annotate(x, limit=6)["source"]["limit"] == 6
+    with pytest.raises(UsageError, match="6 rows of"):
+        annotate(x, y)
+
+
+def test_the_type_of_a_column_outlives_an_input_without_it(
+    tmp_path: Path, annotate: Callable[..., dict[str, Any]]
+) -> None:
+    path = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "A", "year": 1931}])
+    assert annotate(path)["columns"] == {"year": "int64"}
+    write_jsonl(path, [{"id": "a", "text": "A"}, {"id": "b", "text": "B", "page": 1}])
+    assert annotate(path)["columns"] == {"year": "int64", "page": "int64"}
+    write_jsonl(path, [{"id": key, "text": key.upper(), "year": "unknown"} for key in "abc"])
+    with pytest.raises(UsageError, match="its column 'year' holds int64, that of the input string now"):
+        annotate(path)
+    assert annotate(path, force=True)["columns"] == {"year": "string"}
 
 
 def test_a_retry_of_nothing_counts_anew(finished: Place) -> None:
