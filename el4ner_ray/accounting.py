@@ -144,7 +144,7 @@ def take_stock(place: Place) -> Accounts:
 def summaries(place: Place) -> Iterator[FileSummary]:
     """What the footer of each committed file says."""
     for path in place.files(ANNOTATIONS, ".parquet"):
-        with place.open(path) as file:
+        with parquet.whole(path), place.open(path) as file:
             yield read_summary(pq.read_metadata(file))
 
 
@@ -167,5 +167,5 @@ def _digest(doc_id: str, part: int) -> bytes:
 
 def _tables(place: Place, columns: list[str]) -> Iterator[pa.Table]:
     for path in place.files(ANNOTATIONS, ".parquet"):
-        with place.open(path) as file:
+        with parquet.whole(path), place.open(path) as file:
             yield parquet.table(file, columns)

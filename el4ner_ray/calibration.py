@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -191,22 +192,27 @@ def operating_point(fusion: Fusion, calibration: Calibration) -> OperatingPoint:
 
 
 def read_fusion(index: str, basis: str) -> Fusion | None:
-    """What an earlier run learnt on this `basis`; None where it is not there."""
+    """What an earlier run learnt on this `basis`; None where it is not there. Raises UsageError for a damaged file."""
     path = Path(index) / _FILE
     if not path.is_file():
         return None
-    kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
-    return msgspec.json.decode(kept.fusion, type=Fusion) if kept.basis == basis else None
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+        return msgspec.json.decode(kept.fusion, type=Fusion) if kept.basis == basis else None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: damaged: {error}; remove it, and what it held is learnt again") from None
 
 
 def write_fusion(index: str, basis: str, fusion: Fusion) -> None:
     """Keep what was learnt beside the index, in place of what was learnt on another basis."""
     path = Path(index) / _FILE
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(
-        msgspec.json.format(msgspec.json.encode(_Kept(basis, msgspec.Raw(msgspec.json.encode(fusion)))), indent=1)
-    )
-    temporary.replace(path)
+    temporary = path.with_suffix(f".{uuid4().hex}.part")
+    kept = msgspec.json.encode(_Kept(basis, msgspec.Raw(msgspec.json.encode(fusion))))
+    try:
+        temporary.write_bytes(msgspec.json.format(kept, indent=1))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _truth(candidates: Sequence[Entity], gold: LabelledText, labels: tuple[str, ...]) -> Ints:

@@ -21,6 +21,9 @@ MIN_CALIBRATION_SENTENCES = 100
 
 PROFILES = ("paper", "paper-one-gpu", "single-gpu", "tiny-cpu", "fake")
 
+# What `el4ner evaluate` calls its other rows (`measure.py`): a model of that name would lose its own.
+_NO_MODEL = ("ensemble", "union")
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -258,6 +261,8 @@ class JobConfig(_Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"models: the name {name!r} is given twice; names must differ")
+            if name in _NO_MODEL:
+                raise ValueError(f"models: the name {name!r} is that of all models together; give this one another")
         if self.verifier not in names:
             raise ValueError(f"verifier: {self.verifier!r} is not one of the models ({', '.join(names)})")
         if self.labels is not None:

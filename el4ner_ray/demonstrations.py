@@ -14,13 +14,14 @@ Built once, read-only, memory-mapped: every retrieve actor on a node shares one 
 from __future__ import annotations
 
 import json
-import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,11 +97,13 @@ def read_metadata(folder: str) -> dict[str, Any]:
     """What the index in `folder` was built from; raises UsageError when there is none or it has another format."""
     path = Path(folder) / "index.json"
     try:
-        metadata = cast(dict[str, Any], json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
+        metadata = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
         raise UsageError(
             f"--pool {folder}: no demonstration index here ({error}); build it with `el4ner index`"
         ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: damaged: {error}; remove its folder and build the index again") from None
     if metadata.get("format") != FORMAT:
         raise UsageError(f"--pool {folder}: index format {metadata.get('format')}, need {FORMAT}; build it again")
     return metadata
@@ -132,11 +135,6 @@ def write_index(
         "occurrences": np.array([(type_, number[s], i) for type_, s, i in occurrences], np.int64).reshape(-1, 3),
     }
     target = Path(folder)
-    building = target.with_name(f".{target.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(building / f"{name}.npy", array, allow_pickle=False)
     rows = [
         {
             "id": text.id,
@@ -145,11 +143,17 @@ def write_index(
         }
         for text in pool
     ]
-    pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / "pool.parquet")
-    (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False))
-    if target.exists():
-        shutil.rmtree(target)
-    building.replace(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".building", dir=target.parent) as scratch:
+        building = Path(scratch) / "index"
+        building.mkdir()
+        for name, array in arrays.items():
+            np.save(building / f"{name}.npy", array, allow_pickle=False)
+        pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / "pool.parquet")
+        (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False))
+        if target.exists():
+            target.rename(Path(scratch) / "replaced")
+        building.replace(target)
 
 
 def _occurrences(text: LabelledText, surfaces: Sequence[str]) -> Iterator[tuple[str, str | None]]:

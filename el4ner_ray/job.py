@@ -31,7 +31,7 @@ from el4ner_ray.engines.applications import Starting
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
 from el4ner_ray.languages import NO_TAGGER
-from el4ner_ray.output import check_columns, open_output, read_run, write_run
+from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
 from el4ner_ray.source import CorpusSource
@@ -66,7 +66,8 @@ def annotate(
 
     `limit` takes the first documents only, `retried` only what it does not hold; what lies below the folder `without`,
     unless given the output, is no input. Documents that fail are rows of the output. Raises UsageError before any model
-    loads, and FatalError when the run cannot go on or does not account for every document.
+    loads, also while another run writes into `output`, and FatalError when the run cannot go on or does not account for
+    every document.
     """
     check_assets(config)
     # Workers do not share the driver's working folder.
@@ -82,66 +83,67 @@ def annotate(
         say(f"input column {column!r} becomes {name!r}: the output has a column of that name")
     place = Place(output)
     fields = deciding_fields(config, pool)
-    cluster.end_leftovers()
-    texts = open_output(place, fields, resume=resume, force=force)
-    if texts:
-        say(f"{len(texts)} parts are annotated already and are skipped")
-    committed = Parts.of(texts)  # every task that reads gets a copy
-    done: Done = retried.without(committed) if retried else committed
-    if retried:
-        texts |= retried.texts
-    earlier = read_run(place) or {}
-    if texts:
-        whole = retried is not None or _reaches(limit, earlier)
-        check_unchanged(corpus, config.limits.part_characters, texts, output, whole)
-        check_columns(place, retried.columns if retried else earlier.get("columns", {}), corpus.columns)
-    if texts and earlier.get("status") == "finished" and is_complete(corpus, config, done):
-        say("nothing is left to do")
-        return earlier
-    before = take_stock(place)
-    run = _header(config, fields) | {
-        "source": _source(inputs, pool_source, limit, earlier),
-        # Also those that this input lacks: the next one must not have them with another type.
-        "columns": (earlier.get("columns", {}) if len(committed) else {}) | corpus.columns,
-        "sessions": earlier.get("sessions", []),
-    }
-    write_run(place, run)
-    began = time.perf_counter()
-    with engines(config, pool.labels, say) as starting:
-        fusion = prepare(config, pool, say)
-        if fusion is not None:
-            run |= {"calibration": figures(*fusion)}
-        prepared = time.perf_counter()
-        say("annotating")
-        sink = AnnotationSink(
-            place,
-            [stage.name for stage in pipeline.STAGES[config.method]],
-            corpus.extra_schema,
-            config.limits.documents_per_file,
-        )
-        with watched(place, len(retried.documents) if retried else corpus.documents, say):
-            documents = CorpusSource(corpus, config.limits, done)
-            pipeline.annotate(documents, config, pool.labels, pool.index, threshold_of(fusion), sink)
-        ended = time.perf_counter()
-    # The stages load while the engines do. A corpus without any sentence does not wait for them.
-    started = starting.ended_at or ended
-    ready = max(prepared, started) if started < ended else prepared
-    accounts = take_stock(place)
-    session = {
-        "started": run["started"],
-        "sentences": accounts.summary.sentences - before.summary.sentences,
-        "startup_seconds": round(ready - began, 2),
-        "wall_seconds": round(ended - ready, 2),
-    }
-    if accounts.duplicated_parts:
-        raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
-    parts = committed_parts(place, committed.unread)
-    if not is_complete(corpus, config, retried.without(parts) if retried else parts):
-        raise FatalError("not every document is in the output; run the same command again to annotate the others")
-    # Only now: what says that it is finished is neither resumed nor looked at again.
-    run |= results(accounts, [*run["sessions"], session])
-    write_run(place, run)
-    return run
+    with alone(place):
+        cluster.end_leftovers()
+        texts = open_output(place, fields, resume=resume, force=force)
+        if texts:
+            say(f"{len(texts)} parts are annotated already and are skipped")
+        committed = Parts.of(texts)  # every task that reads gets a copy
+        done: Done = retried.without(committed) if retried else committed
+        if retried:
+            texts |= retried.texts
+        earlier = read_run(place) or {}
+        if texts:
+            whole = retried is not None or _reaches(limit, earlier)
+            check_unchanged(corpus, config.limits.part_characters, texts, output, whole)
+            check_columns(place, retried.columns if retried else earlier.get("columns", {}), corpus.columns)
+        if texts and earlier.get("status") == "finished" and is_complete(corpus, config, done):
+            say("nothing is left to do")
+            return earlier
+        before = take_stock(place)
+        run = _header(config, fields) | {
+            "source": _source(inputs, pool_source, limit, earlier),
+            # Also those that this input lacks: the next one must not have them with another type.
+            "columns": (earlier.get("columns", {}) if len(committed) else {}) | corpus.columns,
+            "sessions": earlier.get("sessions", []),
+        }
+        write_run(place, run)
+        began = time.perf_counter()
+        with engines(config, pool.labels, say) as starting:
+            fusion = prepare(config, pool, say)
+            if fusion is not None:
+                run |= {"calibration": figures(*fusion)}
+            prepared = time.perf_counter()
+            say("annotating")
+            sink = AnnotationSink(
+                place,
+                [stage.name for stage in pipeline.STAGES[config.method]],
+                corpus.extra_schema,
+                config.limits.documents_per_file,
+            )
+            with watched(place, len(retried.documents) if retried else corpus.documents, say):
+                documents = CorpusSource(corpus, config.limits, done)
+                pipeline.annotate(documents, config, pool.labels, pool.index, threshold_of(fusion), sink)
+            ended = time.perf_counter()
+        # The stages load while the engines do. A corpus without any sentence does not wait for them.
+        started = starting.ended_at or ended
+        ready = max(prepared, started) if started < ended else prepared
+        accounts = take_stock(place)
+        session = {
+            "started": run["started"],
+            "sentences": accounts.summary.sentences - before.summary.sentences,
+            "startup_seconds": round(ready - began, 2),
+            "wall_seconds": round(ended - ready, 2),
+        }
+        if accounts.duplicated_parts:
+            raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
+        parts = committed_parts(place, committed.unread)
+        if not is_complete(corpus, config, retried.without(parts) if retried else parts):
+            raise FatalError("not every document is in the output; run the same command again to annotate the others")
+        # Only now: what says that it is finished is neither resumed nor looked at again.
+        run |= results(accounts, [*run["sessions"], session])
+        write_run(place, run)
+        return run
 
 
 def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = print) -> dict[str, Any]:

@@ -21,14 +21,15 @@ def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[s
     """The run measured against gold: under the name of each model what that model found, `union`, and `ensemble`.
 
     Models stand in the order of the run's configuration, those that found nothing, too. A model's entities are the
-    spans that it found, with its own vote or, where it was not asked, the ensemble's type. The union holds every
-    candidate with the ensemble's type, before verification or threshold. The ensemble is the output. These two have
-    scores, and so a `reliability`.
+    spans that it found, with its own vote or, where it was not asked, the ensemble's type. Where it was asked and
+    abstained, the type is empty, which no type of the gold is: the span is found, its type is wrong. The union holds
+    every candidate with the ensemble's type, before verification or threshold. The ensemble is the output. These two
+    have scores, and so a `reliability`.
 
-    Documents are matched by id. Failed ones, and those that the run lacks, count as without entities. Raises UsageError
-    where no id of the gold is in the run, or a text differs, since its offsets would then mean something else; of a run
-    that is not finished it says so, since that is the likely cause. `role` is how messages call the gold, as in
-    `read_labelled`.
+    Documents are matched by id; of those that the gold lacks, no more is kept than their number. Failed ones, and those
+    that the run lacks, count as without entities. Raises UsageError where no id of the gold is in the run, or a text
+    differs, since its offsets would then mean something else; of a run that is not finished it says so, since that is
+    the likely cause. `role` is how messages call the gold, as in `read_labelled`.
     """
     where = name_of(gold_source, role)
     gold = {text.id: text for text in read_labelled(gold_source, role)}
@@ -36,21 +37,29 @@ def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[s
     state, models = unfinished(account), account.models if account else ()
     found: dict[str, dict[str, set[Typed]]] = defaultdict(dict, {name: {} for name in models})
     judged: dict[str, list[tuple[float, bool]]] = {UNION: [], ENSEMBLE: []}
+    nothing: dict[str, set[Typed]] = {}
+    ignored, other = 0, ""
     for document in read_annotations(directory):
         wanted = gold.get(document.doc_id)
         if wanted:
             _check_text(document, wanted, directory, where, state)
             judged[ENSEMBLE] += _judged(document.entities, wanted)
             judged[UNION] += _judged((*document.entities, *document.dropped), wanted)
+            nothing[document.doc_id] = set()
+        else:
+            ignored, other = ignored + 1, other or document.doc_id
         for step, entities in _steps(document).items():
-            found[step][document.doc_id] = entities
-    annotated = found[ENSEMBLE]
-    if not gold.keys() & annotated.keys():
-        ids = f"{next(iter(gold))!r} in the gold, {next(iter(annotated), '')!r} in the run"
+            of_step = found[step]  # a model that found something in other documents alone is listed, too
+            if wanted:
+                of_step[document.doc_id] = entities
+    if not nothing:
+        ids = f"{next(iter(gold))!r} in the gold, {other!r} in the run"
         raise UsageError(f"{where}: id: none of its ids is in {directory} ({ids}); {state or 'give both the same ids'}")
     typed = {id_: text.typed for id_, text in gold.items()}
-    nothing: dict[str, set[Typed]] = {id_: set() for id_ in annotated}
-    evaluations = {step: evaluate(typed, nothing | by_document) for step, by_document in found.items()}
+    evaluations = {
+        step: msgspec.structs.replace(evaluate(typed, nothing | by_document), ignored_documents=ignored)
+        for step, by_document in found.items()
+    }
     scored = {
         step: msgspec.structs.replace(
             evaluations.pop(step), reliability=reliability([s for s, _ in of_step], [r for _, r in of_step])
@@ -73,9 +82,9 @@ def _steps(document: AnnotatedDocument) -> dict[str, set[Typed]]:
     candidates = (*document.entities, *document.dropped)
     found: dict[str, set[Typed]] = defaultdict(set)
     for candidate in candidates:
-        votes = dict(candidate.votes)
+        votes = {model: type_ or "" for model, type_ in candidate.votes}
         for model in candidate.extracted_by:
-            found[model].add((candidate.start, candidate.end, votes.get(model) or candidate.type))
+            found[model].add((candidate.start, candidate.end, votes.get(model, candidate.type)))
     return found | {UNION: _typed(candidates), ENSEMBLE: _typed(document.entities)}
 
 

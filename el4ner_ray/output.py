@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
+
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
 
 from el4ner_ray.accounting import committed_texts
 from el4ner_ray.config import fingerprint
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.results import RUN_FILE
+from el4ner_ray.files import file_system
+from el4ner_ray.results import RUN_FILE, decoded_run
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, Place
 
+logger = logging.getLogger(__name__)
+
 RETRY = "retry"  # folder of a retry's answers until they are merged
+_LOCK = ".lock"
+
+# What a killed run leaves in the folder itself; exports that are being written there have other names.
+_UNFINISHED = re.compile(rf"\.{re.escape(RUN_FILE)}\.\w+\.part|\.index\.\w+\.building")
+
+
+@contextmanager
+def alone(place: Place) -> Iterator[None]:
+    """Keep other runs out of an output folder of the local file system while the block runs; makes the folder.
+
+    The operating system takes the lock from a process that ends, however it does; its file stays. Raises UsageError
+    where another run holds it, or the folder cannot be written to.
+    """
+    filesystem, root = file_system(place.uri)
+    if not isinstance(filesystem, LocalFileSystem):
+        yield
+        return
+    lock = FileLock(posixpath.join(root, _LOCK))
+    try:
+        filesystem.makedirs(root, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"--output {place.uri}: another run writes into it; wait for it or give another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        _check_writable(place)
+        logger.warning("--output %s: cannot be locked (%s); let no other run write into it", place.uri, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_output(
@@ -33,11 +74,11 @@ def open_output(
             `resume` false.
     """
     _check_writable(place)
-    if force and (place.files(ANNOTATIONS, ".parquet") or read_run(place)):
+    if force and (place.files(ANNOTATIONS, ".parquet") or place.read(RUN_FILE)):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         place.move_aside((ANNOTATIONS, ERRORS, RUN_FILE, RETRY), f"superseded-{stamp}")
     if not place.files(ANNOTATIONS, ".parquet"):
-        _sweep(place)
+        sweep(place)
         return {}
     if not resume:
         raise UsageError(f"--output {place.uri}: holds annotations; resume them, name another folder, or use --force")
@@ -47,12 +88,14 @@ def open_output(
             f"--output {place.uri}: holds annotations but no {RUN_FILE}; name another folder or use --force"
         )
     check_fingerprint(place, earlier, fields)
-    _sweep(place)
+    sweep(place)
     return committed_texts(place)
 
 
 def check_fingerprint(place: Place, earlier: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     """Raise UsageError, naming what changed, unless the folder's `earlier` run had the same deciding `fields`."""
+    if not earlier.keys() >= {"fingerprint", "fingerprint_fields"}:
+        raise UsageError(f"--output {place.uri}: its {RUN_FILE} has no fingerprint; name another folder or use --force")
     if earlier["fingerprint"] != fingerprint(fields):
         changed = ", ".join(differences(earlier["fingerprint_fields"], fields))
         raise UsageError(
@@ -83,19 +126,20 @@ def _check_writable(place: Place) -> None:
         raise UsageError(f"--output {error}; make the folder writable, or name another") from None
 
 
-def _sweep(place: Place) -> None:
+def sweep(place: Place) -> None:
     """Remove what killed writers left: unfinished files, and errors whose annotations were never committed."""
     committed = {posixpath.basename(path) for path in place.files(ANNOTATIONS, ".parquet")}
     left = [(folder, path) for folder in (ANNOTATIONS, ERRORS) for path in place.unfinished(folder)]
+    left += [("", path) for path in place.unfinished("") if _UNFINISHED.fullmatch(posixpath.basename(path))]
     left += [(ERRORS, path) for path in place.files(ERRORS, ".parquet") if posixpath.basename(path) not in committed]
     for folder, path in left:
         place.remove(posixpath.join(folder, posixpath.basename(path)))
 
 
 def read_run(place: Place) -> dict[str, Any] | None:
-    """The folder's run.json; None when there is none."""
+    """The folder's run.json; None when there is none. Raises UsageError where it is no JSON object."""
     content = place.read(RUN_FILE)
-    return None if content is None else cast(dict[str, Any], json.loads(content))
+    return None if content is None else decoded_run(content, place.uri, dict[str, Any])
 
 
 def write_run(place: Place, run: Mapping[str, Any]) -> None:

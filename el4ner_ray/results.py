@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import IO, Any, Literal, SupportsIndex, TypeVar, overload
 
 import msgspec
@@ -118,10 +119,15 @@ def read_run_file(directory: str, type_: type[T]) -> T | None:
     path = f"{root.rstrip('/')}/{RUN_FILE}"
     if not filesystem.exists(path):
         return None
+    return decoded_run(filesystem.cat_file(path), directory, type_)
+
+
+def decoded_run(content: bytes, directory: str, type_: type[T]) -> T:
+    """The content of the `run.json` in a folder. Raises UsageError where it is not what a run writes."""
     try:
-        return msgspec.json.decode(filesystem.cat_file(path), type=type_)
+        return msgspec.json.decode(content, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        mend = "give the folder that `el4ner annotate` wrote, or annotate again"
+        mend = "give the folder that `el4ner annotate` wrote, or annotate again with --force"
         raise UsageError(f"{directory}/{RUN_FILE}: {error}; {mend}") from None
 
 
@@ -139,24 +145,27 @@ def unfinished(account: Account | None) -> str | None:
 def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
     """The documents under `directory/annotations`, a local path or URI, as they lie; long ones when complete.
 
-    Status of a document in parts: that of its parts where they agree, else partial. Streams: no more is held than a
+    Status of a document in parts: that of its parts where they agree, else partial. Of a run that is not finished, a
+    document that lacks parts is what stands before the first of them, if anything does. Streams: no more is held than a
     batch of rows and the parts of unfinished documents. Raises UsageError, at the call where there are no annotations,
-    and while reading where a document lacks parts.
+    and while reading where a document of a finished run lacks parts or a file is damaged.
     """
+    # Asked before the files are listed: a run that finishes meanwhile was read in part.
+    finished = not unfinished(read_account(directory))
     filesystem, root = file_system(directory)
     folder = f"{root.rstrip('/')}/annotations"
     paths = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
     files = sorted(path for path in paths if path.endswith(".parquet"))
     if not files:
         raise UsageError(f"{directory}: no annotations/*.parquet in it; give the folder that `el4ner annotate` wrote")
-    try:
-        with filesystem.open(files[0], "rb") as file:
-            absent = set(ANNOTATION_SCHEMA.names) - set(pq.read_schema(file).names)
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"{directory}: not Parquet: {' '.join(str(error).split())}; annotate again") from None
+    with parquet.whole(files[0]), filesystem.open(files[0], "rb") as file:
+        absent = set(ANNOTATION_SCHEMA.names) - set(pq.read_schema(file).names)
     if absent:
         raise UsageError(f"{directory}: no annotations: {', '.join(sorted(absent))} missing; give DIR of a run")
-    return _documents(filesystem, files, directory)
+    documents = _rows_of_documents(filesystem, files)
+    if not finished:
+        documents = filter(None, map(_before_gap, documents))
+    return (document_of(rows, directory) for rows in documents)
 
 
 def first_parts(file: IO[bytes]) -> Iterator[AnnotatedDocument]:
@@ -167,7 +176,7 @@ def first_parts(file: IO[bytes]) -> Iterator[AnnotatedDocument]:
                 yield document_of([row], "")
 
 
-def _documents(filesystem: Any, files: Sequence[str], directory: str) -> Iterator[AnnotatedDocument]:
+def _rows_of_documents(filesystem: Any, files: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     # Parts need not lie side by side. Few documents have several: a pass over two small columns tells which.
     lacking: Counter[str] = Counter()
     for batch in _batches(filesystem, files, [DOC_ID, PART]):
@@ -179,18 +188,23 @@ def _documents(filesystem: Any, files: Sequence[str], directory: str) -> Iterato
         for row in batch.to_pylist():
             doc_id = row[DOC_ID]
             if doc_id not in lacking:
-                yield document_of([row], directory)
+                yield [row]
                 continue
             waiting.setdefault(doc_id, []).append(row)
             if len(waiting[doc_id]) == lacking[doc_id]:
-                yield document_of(waiting.pop(doc_id), directory)
-    for rows in waiting.values():
-        yield document_of(rows, directory)
+                yield waiting.pop(doc_id)
+    yield from waiting.values()
+
+
+def _before_gap(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a document, by part, before the first part that is missing; one that is there twice stays."""
+    rows.sort(key=lambda row: int(row[PART]))
+    return [row for _, row in takewhile(lambda each: each[1][PART] <= each[0], enumerate(rows))]
 
 
 def _batches(filesystem: Any, files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     for path in files:
-        with filesystem.open(path, "rb") as file:
+        with parquet.whole(path), filesystem.open(path, "rb") as file:
             yield from parquet.batches(file, columns)
 
 

@@ -21,7 +21,7 @@ from el4ner_ray import job, parquet, schema
 from el4ner_ray.accounting import Retried, take_stock
 from el4ner_ray.config import restored
 from el4ner_ray.errors import UsageError
-from el4ner_ray.output import RETRY, check_fingerprint, read_run, write_run
+from el4ner_ray.output import RETRY, alone, check_fingerprint, read_run, sweep, write_run
 from el4ner_ray.pool import open_pool
 from el4ner_ray.results import RUN_FILE
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, FileSummary, Place, commit, file_name, read_summary
@@ -33,13 +33,18 @@ def retry(directory: str, config_file: str | None = None, *, say: job.Say = prin
     """Annotate the documents of a finished run again of which some part is not ok; returns the new run.json.
 
     A YAML file lies over the run's own configuration; it can change what decides no annotation (`limits.retries`, …).
-    Raises UsageError where the folder holds no finished run, or the run could not be repeated as it was.
+    Raises UsageError where the folder holds no finished run, another run writes into it, or the run could not be
+    repeated as it was.
     """
     place = Place(job.absolute(directory))
-    run = read_run(place)
-    if run is None:
-        raise UsageError(f"{directory}: no {RUN_FILE} in it; give the folder that `el4ner annotate` wrote")
-    if run["status"] != "finished" or "source" not in run:
+    _run_of(place, directory)  # where there is none, nothing is made
+    with alone(place):
+        return _retry(place, directory, config_file, say)
+
+
+def _retry(place: Place, directory: str, config_file: str | None, say: job.Say) -> dict[str, Any]:
+    run = _run_of(place, directory)
+    if run.get("status") != "finished" or "source" not in run:
         raise UsageError(f"{directory}: its run has not finished; run the same `el4ner annotate` command again first")
     config = restored(run["config"], config_file)
     job.check_assets(config)
@@ -47,6 +52,7 @@ def retry(directory: str, config_file: str | None = None, *, say: job.Say = prin
     index = job.index_of(place.uri)
     pool = index if (Path(index) / "index.json").is_file() else source["pool"]
     check_fingerprint(place, run, job.deciding_fields(config, open_pool(config, pool, index)))
+    sweep(place)
     number = len(run["sessions"]) + 1
     staged = Place(f"{place.uri}/{RETRY}/{number}")
     retried = Retried.of(place, run.get("columns", {}))
@@ -75,8 +81,18 @@ def retry(directory: str, config_file: str | None = None, *, say: job.Say = prin
     return run
 
 
+def _run_of(place: Place, directory: str) -> dict[str, Any]:
+    run = read_run(place)
+    if run is None:
+        raise UsageError(f"{directory}: no {RUN_FILE} in it; give the folder that `el4ner annotate` wrote")
+    return run
+
+
 def merge(staged: Place, place: Place, number: int) -> None:
-    """Put the rows of the output folder `staged` in the place of the same rows of `place`; may be called again."""
+    """Put the rows of the output folder `staged` in the place of the same rows of `place`; may be called again.
+
+    A row that failed does not take the place of one that was annotated in part.
+    """
     where = {key: path for path in staged.files(ANNOTATIONS, ".parquet") for key in _keys(_read(staged, path)[0])}
     costs = take_stock(staged).summary
     files = place.files(ANNOTATIONS, ".parquet")
@@ -100,6 +116,7 @@ def _replace(
     staged: Place, wanted: Mapping[Key, str], place: Place, path: str, rows: pa.Table, summary: FileSummary, number: int
 ) -> None:
     name = posixpath.basename(path)
+    wanted = _without_losses(staged, wanted, rows)
     both = pa.concat_tables([rows, *_taken(staged, wanted)], promote_options="permissive")
     # The last row with a key counts; it stands where the first one stood.
     last = {key: row for row, key in enumerate(_keys(both))}
@@ -107,6 +124,17 @@ def _replace(
     kept = [error for error in _error_rows(place, name) if _key(error) not in wanted]
     summary.entities, summary.retry = _entities(merged), number
     commit(place, name, merged, summary, [*kept, *_errors(staged, wanted)])
+
+
+def _without_losses(staged: Place, wanted: Mapping[Key, str], rows: pa.Table) -> dict[Key, str]:
+    """`wanted` but for the rows that failed now: where an old one was annotated in part, that is more than nothing."""
+    failed = {key for table in _taken(staged, wanted) for key in _keys(_of_status(table, "failed"))}
+    lost = failed.intersection(_keys(_of_status(rows, "partial")))
+    return {key: path for key, path in wanted.items() if key not in lost}
+
+
+def _of_status(rows: pa.Table, status: str) -> pa.Table:
+    return rows.filter(pc.equal(rows.column("status"), status))
 
 
 def _taken(staged: Place, wanted: Mapping[Key, str]) -> Iterator[pa.Table]:
@@ -123,7 +151,7 @@ def _errors(staged: Place, wanted: Mapping[Key, str]) -> Iterator[dict[str, Any]
 
 
 def _read(place: Place, path: str) -> tuple[pa.Table, FileSummary]:
-    with place.open(path) as file:
+    with parquet.whole(path), place.open(path) as file:
         return parquet.table(file), read_summary(pq.read_metadata(file))
 
 

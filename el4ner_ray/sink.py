@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
@@ -53,18 +57,23 @@ class Place:
     def write(self, name: str, content: bytes) -> None:
         """Write `name` below the folder, complete or not at all: temporary file, then rename.
 
-        The temporary name starts with a dot, which readers of Parquet folders skip. Raises FatalError, naming the file,
-        when that fails.
+        The temporary name starts with a dot, which readers of Parquet folders skip, and is never the same: two tries of
+        one commit may overlap. Local files outlast a power cut. Raises FatalError, naming the file, when that fails.
         """
         filesystem, root = file_system(self.uri)
         target = posixpath.join(root, name)
         folder, base = posixpath.split(target)
-        temporary = posixpath.join(folder, f".{base}.part")
+        temporary = posixpath.join(folder, f".{base}.{uuid4().hex}.part")
+        local = isinstance(filesystem, LocalFileSystem)
         try:
             filesystem.makedirs(folder, exist_ok=True)
             with filesystem.open(temporary, "wb") as file:
                 file.write(content)
+            if local:  # else the name might be on the disk before the content
+                _to_disk(temporary)
             filesystem.mv(temporary, target)
+            if local:
+                _to_disk(folder)
         except OSError as error:
             with suppress(OSError):
                 filesystem.rm(temporary)
@@ -84,8 +93,9 @@ class Place:
         return [f for f in self._listed(folder) if f.endswith(suffix) and not posixpath.basename(f).startswith(".")]
 
     def unfinished(self, folder: str) -> list[str]:
-        """Paths of the temporary files that killed writers left in a folder below this one, sorted."""
-        return [f for f in self._listed(folder) if f.endswith(".part") and posixpath.basename(f).startswith(".")]
+        """Paths of what killed writers left under temporary names in a folder below this one, "" for this, sorted."""
+        ends = (".part", ".building")
+        return [f for f in self._listed(folder) if f.endswith(ends) and posixpath.basename(f).startswith(".")]
 
     def _listed(self, folder: str) -> list[str]:
         filesystem, root = file_system(self.uri)
@@ -114,6 +124,18 @@ class Place:
             return None
         content: bytes = filesystem.cat_file(path)
         return content
+
+
+def _to_disk(path: str) -> None:
+    """Return when a local file, or the names in a local folder, would outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no such thing for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type stubs

@@ -12,7 +12,7 @@ from el4ner_ray.config import PROFILES, JobConfig, load
 
 
 def finite(value: float | None) -> float | None:
-    """Callback of an option that takes a number with a point: `nan` passes every bound, `inf` those that are open.
+    """Callback of an option with bounds: infinity passes an open one, and `nan` any where Typer has them of Click.
 
     Raises typer.BadParameter.
     """

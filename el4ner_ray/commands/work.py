@@ -32,12 +32,10 @@ def annotate(
     models: Models = None,
     method: Method = None,
     target_precision: Annotated[
-        float | None,
-        typer.Option(help="With --method calibrated: keep as much as this precision allows.", callback=finite),
+        float | None, typer.Option(help="With --method calibrated: keep as much as this precision allows.")
     ] = None,
     target_recall: Annotated[
-        float | None,
-        typer.Option(help="With --method calibrated: keep as little as this recall allows.", callback=finite),
+        float | None, typer.Option(help="With --method calibrated: keep as little as this recall allows.")
     ] = None,
     pool_spans: PoolSpans = None,
     k: Annotated[int | None, typer.Option(help="Demonstrations in a prompt.")] = None,

@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import regex
 
 from el4ner_ray.errors import FatalError, UsageError
@@ -25,6 +27,9 @@ FOLDER_FILE = "export.json"  # in every folder that an export wrote; without it,
 # would be cut where an entity begins, and so tell whoever trains on them where that is.
 _UNSPACED = regex.compile(r"(?=[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])\X")
 _RENEW_AFTER = 2_000_000  # code points, which take ten seconds; a new tokenizer takes 0.05 s
+# Code points without white space that the rules get at once: they read them anew for each bracket that they take off.
+_AT_ONCE = 500
+_TOO_LONG = re.compile(rf"\S{{{_AT_ONCE}}}(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -116,16 +121,35 @@ class Tokenizer:
         for match in _UNSPACED.finditer(text):
             cuts.update(match.span())
         tokens: list[Span] = []
-        for token in self._rules(text):
-            start, end = token.idx, token.idx + len(token)
+        for start, end, spaced in self._pieces(text):
             for cut in range(start + 1, end):
                 if cut in cuts:
                     tokens.append(Span(start, cut))
                     start = cut
             tokens.append(Span(start, end))
-            if token.whitespace_ and (end in starts or end + 1 in ends):
+            if spaced and (end in starts or end + 1 in ends):
                 tokens.append(Span(end, end + 1))
         return tokens
+
+    def _pieces(self, text: str) -> Iterator[tuple[int, int, bool]]:
+        """The tokens by spaCy's rules: start, end, whether a space follows. Too long runs are cut before."""
+        cuts = [0, *(match.end() for match in _TOO_LONG.finditer(text)), len(text)]
+        for offset, cut in pairwise(cuts):
+            for token in self._rules(text[offset:cut]):
+                start = offset + token.idx
+                yield start, start + len(token), bool(token.whitespace_)
+
+
+class _Written(msgspec.Struct):
+    format: Literal["spacy", "brat"]
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        msgspec.json.decode((folder / FOLDER_FILE).read_bytes(), type=_Written)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 @contextmanager
@@ -139,7 +163,7 @@ def replacing(target: Path, overwrite: bool) -> Iterator[Path]:
     given, target = target, target.resolve()
     if target.exists() and not overwrite:
         raise UsageError(f"--output {given}: exists; name another place, or replace it with --overwrite")
-    if target.is_dir() and not (target / FOLDER_FILE).is_file():
+    if target.is_dir() and not _is_export(target):
         raise UsageError(f"--output {given}: is a folder that `el4ner export` did not write; name another place")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

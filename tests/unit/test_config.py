@@ -195,6 +195,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ("a: [", "not YAML"),
         ("limits: {part_characters: -1}", "limits.part_characters"),
         ("demonstrations: {weights: {PROPN: 1}}", "PROPN, NOUN, PRON and other"),
+        ("{verifier: union, models: [{name: union, source: x}]}", "the name 'union' is that of all models together"),
         (model("replicas: 0"), "models.0.replicas.number: "),
         (model("replicas: {max: 0}"), "models.0.replicas.range.max: "),
         (model("replicas: {min: 3, max: 2}"), "min is 3, more than max"),

@@ -13,7 +13,8 @@ import pytest
 from el4ner_ray.config import load
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY
 from el4ner_ray.core.similarity import Floats
-from el4ner_ray.demonstrations import FORMAT, DemonstrationIndex, write_index
+from el4ner_ray.demonstrations import FORMAT, DemonstrationIndex, read_metadata, write_index
+from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.parts import sentence_rows
 from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, Candidate, Span, usage_column
@@ -74,3 +75,28 @@ def test_without_a_span_in_the_pool_whole_sentences_are_compared(
     assert DEMONSTRATIONS.decode(found) == [[[2]]]
     (usage,) = usage_column("retrieve").decode(found)
     assert [of_embedder.fallbacks for of_embedder in usage.values()] == [1]
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff"])
+def test_a_damaged_index_is_named_with_the_mend(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"index\.json: damaged: .*; remove its folder and build the index again$"):
+        read_metadata(str(tmp_path))
+    with pytest.raises(UsageError, match="no demonstration index here"):
+        read_metadata(str(tmp_path / "nowhere"))
+
+
+def test_two_tries_of_one_index_do_not_touch_each_others_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = [LabelledText("1", "Anna met Ben.", (LabelledSpan(0, 4, "person"),))]
+    save = np.save
+
+    def overtaken(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(np, "save", save)
+        index_of(tmp_path / "index", pool, [["Anna"]])
+        save(*arguments, **options)
+
+    monkeypatch.setattr(np, "save", overtaken)
+    folder = index_of(tmp_path / "index", pool, [["Anna", "met"]])
+    assert len(DemonstrationIndex.open(folder).span_of) == 2
+    assert DemonstrationIndex.read_pool(folder) == pool
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]

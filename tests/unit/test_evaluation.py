@@ -20,6 +20,7 @@ from nervaluate.evaluator import Evaluator
 from rich.console import Console
 from seqeval.metrics.sequence_labeling import f1_score, get_entities, precision_recall_fscore_support
 
+from el4ner_ray import measure
 from el4ner_ray.cli import main
 from el4ner_ray.core.evaluation import Score, Typed, bootstrap_f1, evaluate
 from el4ner_ray.errors import UsageError
@@ -270,6 +271,23 @@ def test_a_gap_in_a_document_is_named(tmp_path: Path, rows: list[dict[str, Any]]
         list(read_annotations(write_run(tmp_path, rows)))
 
 
+@pytest.mark.parametrize("status", ["running", None])
+def test_a_document_of_an_unfinished_run_is_read_to_its_first_gap(tmp_path: Path, status: str | None) -> None:
+    rows = [
+        *(row("gap", "ab", part=part, start=2 * part) for part in (3, 0, 1)),
+        row("no beginning", "b", part=1, start=1),
+        row("whole", "a"),
+    ]
+    found = {document.doc_id: document.text for document in read_annotations(write_run(tmp_path, rows, status=status))}
+    assert found == {"gap": "abab", "whole": "a"}
+
+
+def test_a_part_that_is_there_twice_is_named_in_an_unfinished_run_too(tmp_path: Path) -> None:
+    rows = [row("d", "a"), row("d", "b", part=1, start=1), row("d", "b", part=1, start=1)]
+    with pytest.raises(UsageError, match=r"document 'd': part 2, which starts at"):
+        list(read_annotations(write_run(tmp_path, rows, status="running")))
+
+
 def test_a_folder_without_annotations_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no annotations/"):
         read_annotations(str(tmp_path / "nowhere"))
@@ -415,3 +433,33 @@ def test_each_model_and_step_is_measured(tmp_path: Path) -> None:
         console.print(table)
     lines = [line for line in console.export_text().splitlines() if "│ union" in line]
     assert lines[0].replace("│", " ").split()[1:] == ["2", "1", "0.667", "0.667", "0.667", "0.667", "1.000"]
+
+
+def test_a_model_that_abstained_has_no_type_right(tmp_path: Path) -> None:
+    abstained, ann = {"model": "a", "type": None}, entity_row(0, 3, "Ann", "PER")
+    asked = ann | {"extracted_by": ["a", "b"], "votes": [abstained, {"model": "c", "type": "PER"}]}
+    directory = write_run(tmp_path, [row("1", "Ann left", asked)])
+    found = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")])))
+    assert found["a"].micro == Score(false_positives=1, false_negatives=1)
+    assert (found["a"].spans, found["a"].type_accuracy) == (Score(true_positives=1), 0.0)
+    assert found["b"].micro == Score(true_positives=1)  # it was not asked: the ensemble's type
+
+
+def test_documents_that_the_gold_lacks_are_counted_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(name, "Ann left", entity_row(0, 3, "Ann", "PER")) for name in ("x", "1", "y")]
+    kept: list[set[str]] = []
+
+    def evaluated(gold: Any, predicted: Any) -> Any:
+        kept.append(set(predicted))
+        return evaluate(gold, predicted)
+
+    monkeypatch.setattr(measure, "evaluate", evaluated)
+    found = evaluate_run(write_run(tmp_path, rows), write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")])))
+    assert kept == [{"1"}] * 3
+    assert {step: evaluation.ignored_documents for step, evaluation in found.items()} == {
+        "m1": 2,
+        "union": 2,
+        "ensemble": 2,
+    }

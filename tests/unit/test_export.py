@@ -574,6 +574,15 @@ def test_a_folder_of_someone_else_is_never_replaced(run: str, tmp_path: Path) ->
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"format": "xml"}', b'{"version": 1}'])
+def test_a_folder_with_an_export_json_of_something_else_is_not_replaced(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "export.json").write_bytes(content)
+    with pytest.raises(UsageError, match="is a folder that `el4ner export` did not write"):
+        brat.write(ask(tmp_path / "mine", one("Ann", (0, 3))))
+    assert (tmp_path / "mine" / "export.json").read_bytes() == content
+
+
 def test_a_file_gives_way_to_a_folder_and_back(tmp_path: Path) -> None:
     for format_ in ("jsonl", "brat", "spacy", "jsonl"):
         FORMATS[format_](ask(tmp_path / "out", one("Ann", (0, 3))))
@@ -765,6 +774,28 @@ def test_the_tokenizer_is_renewed_and_stays_the_same(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shared, "_RENEW_AFTER", 10)
     each = Tokenizer()
     assert len({tuple(each("Ann met Bo.", ())) for _ in range(5)}) == 1
+
+
+def test_no_long_run_of_characters_reaches_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    # They take quadratic time for brackets in a row.
+    each = Tokenizer()
+    before = each("Ann met (Bo).", ())
+    asked: list[str] = []
+    rules = each._rules
+
+    def noted(text: str) -> Any:
+        asked.append(text)
+        return rules(text)
+
+    monkeypatch.setattr(each, "_rules", noted)
+    assert each("Ann met (Bo).", ()) == before
+    assert asked == ["Ann met (Bo)."]
+    text = f"in {'(' * 1700} Oslo {'x' * 500} {'y' * 501}"
+    tokens = each(text, ())
+    assert max(len(run) for piece in asked for run in piece.split()) == 500
+    assert "".join(asked[1:]) == text
+    assert "".join(text[token.start : token.end] for token in tokens) == text.replace(" ", "")
+    assert all(first.end <= second.start for first, second in pairwise(tokens))
 
 
 def test_web_annotation_of_nothing_is_empty(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Calibrated fusion: what is learnt, what is kept, and whether scores mean what they say."""
 
 import math
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from el4ner_ray.core.fusion import Fusion, Weights, best_penalty, choose, fit, o
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.reliability import reliability
 from el4ner_ray.core.scaling import Scaling, fit_scaling
-from el4ner_ray.errors import FatalError
+from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.schema import Candidate, Entity, Span, Vote
 from el4ner_ray.stages.classify import with_listed
@@ -205,10 +206,37 @@ def test_scaling_changes_no_order_and_leaves_probabilities(pairs):
 def test_a_calibration_of_another_version_is_not_read(tmp_path):
     (tmp_path / "calibration.json").write_text('{"basis": "before", "fusion": {"weights": "of another kind"}}')
     assert read_fusion(str(tmp_path), "now") is None
-    weights = Weights((0.5,), (0.0,), (0.0,), (0.0,), (0.0,))
-    fusion = Fusion(weights, Scaling(0.1, 1.2), True, 1.0, 5, 5, 5, tuple(SCORES.tolist()), tuple(RIGHT.tolist()))
+    fusion = some_fusion()
     write_fusion(str(tmp_path), "now", fusion)
     assert read_fusion(str(tmp_path), "now") == fusion
+
+
+def some_fusion() -> Fusion:
+    weights = Weights((0.5,), (0.0,), (0.0,), (0.0,), (0.0,))
+    return Fusion(weights, Scaling(0.1, 1.2), True, 1.0, 5, 5, 5, tuple(SCORES.tolist()), tuple(RIGHT.tolist()))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"basis": "now", "fusion": {"weights": 1}}'])
+def test_a_damaged_calibration_is_named_with_the_mend(tmp_path, content):
+    (tmp_path / "calibration.json").write_bytes(content)
+    with pytest.raises(
+        UsageError, match=r"calibration\.json: damaged: .*; remove it, and what it held is learnt again$"
+    ):
+        read_fusion(str(tmp_path), "now")
+
+
+def test_two_tries_of_one_calibration_do_not_touch_each_others_files(tmp_path, monkeypatch):
+    fusion, replace = some_fusion(), Path.replace
+
+    def overtaken(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        write_fusion(str(tmp_path), "other", fusion)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", overtaken)
+    write_fusion(str(tmp_path), "now", fusion)
+    assert read_fusion(str(tmp_path), "now") == fusion
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
 
 
 def test_one_text_alone_teaches_nothing():

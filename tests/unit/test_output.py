@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import shutil
 import tempfile
 import threading
 from collections import Counter, defaultdict
@@ -15,6 +18,7 @@ from typing import IO, Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
@@ -26,7 +30,7 @@ from el4ner_ray.accounting import Parts, Retried, committed_parts, committed_tex
 from el4ner_ray.config import fingerprint, load
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.output import check_columns, open_output, read_run, write_run
+from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
 from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
@@ -37,7 +41,7 @@ FIELDS = {"k": 5}
 Row = tuple[str, int, str, str]  # doc_id, part, text, status
 
 
-def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0) -> str:
+def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0, reason: str = "no answer") -> str:
     """Commit a file with these rows, an error for each that is not ok; its name."""
     table = pa.Table.from_pylist(
         [
@@ -51,7 +55,7 @@ def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0) -> str:
         ANNOTATION_SCHEMA,
     )  # fmt: skip
     errors = [
-        {"doc_id": doc_id, "part": part, "kind": "engine", "stage": "extract", "reason": "no answer"}
+        {"doc_id": doc_id, "part": part, "kind": "engine", "stage": "extract", "reason": reason}
         for doc_id, part, _, status in rows
         if status != "ok"
     ]
@@ -93,10 +97,14 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(place: Place, monk
         put(place, ("b", 0, "B", "failed"))
     monkeypatch.undo()
     (Path(place.uri) / "annotations" / ".c.parquet.part").write_bytes(b"half a file")
+    mine = Path(place.uri, ".notes.part")  # of someone else
+    for name in (".run.json.0a.part", ".index.x_1.building", mine.name):
+        Path(place.uri, name).touch()
     assert errors_of(place) == {("a", 0), ("b", 0)}
     assert open_output(place, FIELDS, resume=True, force=False) == {("a", 0): hash("A")}
     assert errors_of(place) == {("a", 0)}
     assert sorted(path.name for path in (Path(place.uri) / "annotations").iterdir()) == [file_name_of(place)]
+    assert sorted(path.name for path in Path(place.uri).glob(".*")) == [mine.name]
 
 
 def test_what_killed_writers_left_is_removed_where_paths_do_not_begin_with_a_slash(
@@ -149,6 +157,75 @@ def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path: Path, monkey
 
 def full(*_: Any) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    sync, move = os.fsync, shutil.move
+
+    def synced(descriptor: int) -> None:
+        calls.append("folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "file")
+        sync(descriptor)
+
+    def moved(source: str, target: str) -> None:
+        calls.append("move")
+        move(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(shutil, "move", moved)
+    Place(str(tmp_path)).write("annotations/x.parquet", b"x")
+    assert calls == ["file", "move", "folder"]
+    assert [path.name for path in (tmp_path / "annotations").iterdir()] == ["x.parquet"]
+
+
+def test_two_tries_of_one_commit_do_not_touch_each_others_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, move = Place(str(tmp_path)), LocalFileSystem.mv
+
+    def overtaken(self: LocalFileSystem, source: str, target: str) -> None:
+        monkeypatch.setattr(LocalFileSystem, "mv", move)
+        place.write("annotations/x.parquet", b"the second")
+        assert Path(source).read_bytes() == b"the first"
+        move(self, source, target)
+
+    monkeypatch.setattr(LocalFileSystem, "mv", overtaken)
+    place.write("annotations/x.parquet", b"the first")
+    assert (tmp_path / "annotations" / "x.parquet").read_bytes() == b"the first"
+    assert not place.unfinished("annotations")
+
+
+def test_a_damaged_file_is_named_with_the_mend(place: Place) -> None:
+    put(place, ("a", 0, "A", "ok"))
+    (Path(place.uri) / "annotations" / "x.parquet").touch()  # after the other: its name is no hexadecimal number
+    told = r"annotations/x\.parquet: not Parquet: [^\n]*; remove it, and run the same `el4ner annotate` command again$"
+    reads: list[Callable[[], object]] = [
+        lambda: open_output(place, FIELDS, resume=True, force=False),
+        lambda: take_stock(place),
+        lambda: list(read_annotations(place.uri)),
+    ]
+    change(place, status="running", config={"models": []})
+    for read in reads:
+        with pytest.raises(UsageError, match=told):
+            read()
+    Path(place.files("annotations", ".parquet")[0]).unlink()  # now it is the first
+    with pytest.raises(UsageError, match=told):
+        read_annotations(place.uri)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("{", "give the folder that"), ("[]", "give the folder that"), ("{}", "has no fingerprint; name another folder")],
+)
+def test_a_run_json_of_something_else_is_named(place: Place, content: str, told: str) -> None:
+    put(place, ("a", 0, "A", "ok"))
+    Path(place.uri, "run.json").write_text(content)
+    with pytest.raises(UsageError, match=rf"run\.json.*{told}"):
+        open_output(place, FIELDS, resume=True, force=False)
+    assert held(place)
+    assert open_output(place, FIELDS, resume=True, force=True) == {}
+    (aside,) = Path(place.uri).glob("superseded-*")
+    assert (aside / "run.json").read_text() == content
 
 
 CHANGES = [
@@ -261,7 +338,7 @@ def failed(place: Place) -> Place:
 
 @pytest.fixture
 def staged(failed: Place) -> Place:
-    """What a retry found: b is ok now, d was mended and has two parts, e has failed again."""
+    """What a retry found: b is ok now, d was mended and has two parts, e was annotated in part and has failed."""
     staged = Place(f"{failed.uri}/retry/2")
     put(staged, ("b", 0, "B", "ok"), ("d", 0, "D0", "ok"), requests=10)
     put(staged, ("d", 1, "D1", "ok"), ("e", 0, "E", "failed"), requests=10)
@@ -298,10 +375,10 @@ def test_accounts_are_those_of_a_plain_count(files: list[list[Row]]) -> None:
 
 def assert_merged(place: Place) -> None:
     ok = {("a", 0): "A", ("b", 0): "B", ("c", 0): "C", ("d", 0): "D0", ("d", 1): "D1", ("f", 0): "F"}
-    assert held(place) == {key: (text, "ok") for key, text in ok.items()} | {("e", 0): ("E", "failed")}
+    assert held(place) == {key: (text, "ok") for key, text in ok.items()} | {("e", 0): ("E", "partial")}
     assert errors_of(place) == {("e", 0)}
     accounts = take_stock(place)
-    assert (accounts.ok, accounts.partial, accounts.failed, accounts.duplicated_parts) == (5, 0, 1, 0)
+    assert (accounts.ok, accounts.partial, accounts.failed, accounts.duplicated_parts) == (5, 1, 0, 0)
     assert accounts.summary.stages["extract"]["m"].requests == 3 + 2 + 1 + 20
 
 
@@ -339,6 +416,22 @@ def test_a_merge_killed_before_any_write_goes_on(failed: Place, staged: Place, m
     files = {path: Path(path).read_bytes() for path in failed.files("annotations", ".parquet")}
     retry.merge(staged, failed, 2)
     assert {path: Path(path).read_bytes() for path in files} == files
+
+
+def test_a_retry_that_fails_altogether_leaves_what_was_found_in_part(place: Place) -> None:
+    put(place, ("a", 0, "A", "partial"), ("b", 0, "B", "failed"), reason="slow")
+    staged = Place(f"{place.uri}/retry/2")
+    put(staged, ("a", 0, "A", "failed"), ("b", 0, "B", "failed"), requests=10, reason="dead")
+    retry.merge(staged, place, 2)
+    assert held(place) == {("a", 0): ("A", "partial"), ("b", 0): ("B", "failed")}
+    errors = [row for path in place.files("errors", ".parquet") for row in pq.read_table(path).to_pylist()]
+    assert {(row["doc_id"], row["reason"]) for row in errors} == {("a", "slow"), ("b", "dead")}
+    assert take_stock(place).summary.stages["extract"]["m"].requests == 1 + 10
+    again = Place(f"{place.uri}/retry/3")
+    put(again, ("a", 0, "A", "failed"), requests=5)
+    retry.merge(again, place, 3)
+    assert held(place)["a", 0] == ("A", "partial")
+    assert take_stock(place).summary.stages["extract"]["m"].requests == 1 + 10 + 5
 
 
 def test_a_second_retry_replaces_what_failed_again(failed: Place, staged: Place) -> None:
@@ -499,6 +592,32 @@ def test_the_type_of_a_column_outlives_an_input_without_it(
     with pytest.raises(UsageError, match="its column 'year' holds int64, that of the input string now"):
         annotate(path)
     assert annotate(path, force=True)["columns"] == {"year": "string"}
+
+
+def test_one_run_at_a_time_writes_into_an_output(finished: Place) -> None:
+    unfinished = Path(finished.uri, "annotations", ".x.parquet.part")
+    unfinished.touch()
+    source = read_source(finished)
+    config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold"}})
+    told = re.escape(f"--output {finished.uri}: another run writes into it; wait for it or give another folder")
+    with FileLock(Path(finished.uri, ".lock")):
+        with pytest.raises(UsageError, match=told):
+            job.annotate(config, source["inputs"], source["pool"], finished.uri, force=True)
+        with pytest.raises(UsageError, match=told):
+            retry.retry(finished.uri)
+    assert unfinished.exists()
+    assert held(finished) == {("a", 0): ("A", "failed")}
+    with pytest.raises(KeyError), alone(finished):
+        raise KeyError
+    with alone(finished):  # the lock is let go of, and its file, which stays, is nobody's output
+        assert not finished.unfinished("")
+
+
+def test_a_folder_that_cannot_be_written_to_cannot_be_locked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told = r"--output .*file/out/annotations/.*cannot be written: .*; make the folder writable, or name another"
+    with pytest.raises(UsageError, match=told), alone(Place(str(tmp_path / "file" / "out"))):
+        pass
 
 
 def test_a_retry_of_nothing_counts_anew(finished: Place) -> None:
