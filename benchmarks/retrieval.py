@@ -1,7 +1,7 @@
-"""Scenario `retrieval`: demonstrations for sentences that are embedded already, as the stage chooses them.
+"""Scenario `retrieval`: demonstrations for sentences that are embedded already, on all cores of the machine.
 
-Embeddings are random; sentences have as many spans, and surfaces repeat as often, as those of GENIA. On one core: a
-stage reserves a part of one, for which Ray gives NumPy one thread.
+Embeddings are random; sentences have as many spans, and surfaces repeat as often, as those of GENIA. An actor of the
+stage has one thread (Ray tells NumPy so), and `limits.retrievers` says how many actors there are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import psutil
-from threadpoolctl import threadpool_limits
 
 from benchmarks.measured import Figure
 from el4ner_ray.core.similarity import Floats
@@ -36,7 +35,6 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Sentences a second and memory for each size of the pool, and how many choices are not the reference's."""
-    threadpool_limits(1)
     random = np.random.default_rng(workload.seed)
     figures, wrong = [], 0
     for size in workload.pools:
