@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
@@ -150,7 +149,7 @@ def _memory_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
 
 
 def _gpu_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
-    cards = math.ceil(round(sum(model.gpus * model.replica_range.min for model in config.models), 2))
+    cards = config.cards
     if not cards:
         return
     size = CARD_BYTES[config.profile]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from el4ner_ray.errors import UsageError
 
@@ -17,6 +18,11 @@ def file_system(uri: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand
         raise UsageError(f"{uri}: cannot be opened: {error}") from None
     return filesystem, path
+
+
+def is_local(filesystem: Any) -> bool:
+    """Whether an fsspec file system is this machine's own."""
+    return isinstance(filesystem, LocalFileSystem)
 
 
 def write_text(path: Path, content: str, option: str) -> None:

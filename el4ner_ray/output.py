@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from filelock import FileLock, Timeout
-from fsspec.implementations.local import LocalFileSystem
 
 from el4ner_ray.accounting import committed_texts
 from el4ner_ray.config import fingerprint
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.files import file_system
+from el4ner_ray.files import file_system, is_local
 from el4ner_ray.results import RUN_FILE, decoded_run
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, Place
 
@@ -38,7 +37,7 @@ def alone(place: Place) -> Iterator[None]:
     where another run holds it, or the folder cannot be written to.
     """
     filesystem, root = file_system(place.uri)
-    if not isinstance(filesystem, LocalFileSystem):
+    if not is_local(filesystem):
         yield
         return
     lock = FileLock(posixpath.join(root, _LOCK))

@@ -15,14 +15,13 @@ from uuid import uuid4
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
 from el4ner_ray import schema
 from el4ner_ray.annotations import annotation_rows, error_rows, failures_of
 from el4ner_ray.errors import FatalError
-from el4ner_ray.files import file_system
+from el4ner_ray.files import file_system, is_local
 from el4ner_ray.schema import SENTENCES, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
@@ -64,7 +63,7 @@ class Place:
         target = posixpath.join(root, name)
         folder, base = posixpath.split(target)
         temporary = posixpath.join(folder, f".{base}.{uuid4().hex}.part")
-        local = isinstance(filesystem, LocalFileSystem)
+        local = is_local(filesystem)
         try:
             filesystem.makedirs(folder, exist_ok=True)
             with filesystem.open(temporary, "wb") as file:
