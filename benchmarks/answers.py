@@ -17,7 +17,7 @@ from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import running_text
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.identity import source_identity
-from el4ner_ray.engines.serving import CoreShare, cpu_environment
+from el4ner_ray.engines.serving import environment_alone
 
 _decode = msgspec.msgpack.Decoder(Completion).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -64,8 +64,7 @@ class CachedEnsemble:
         if name not in self._engines:
             from el4ner_ray.engines.vllm import VllmEngine
 
-            cores = sorted(os.sched_getaffinity(0))
-            environment = cpu_environment(self._models[name], CoreShare(cores, len(cores)))
+            environment = environment_alone(self._models[name])
             os.environ.update(environment | {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"})
             self._engines[name] = VllmEngine(self._models[name])
         return self._engines[name]

@@ -14,7 +14,7 @@ from el4ner_ray.sink import ANNOTATIONS, Place, commit, file_name, read_summary
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run committed after its first files, until its last; in seconds since 1970."""
+    """What a run committed after its first files, until its last ones; in seconds since 1970."""
 
     sentences: int
     began: float
@@ -25,14 +25,14 @@ class Pace:
         return self.sentences / (self.ended - self.began)
 
 
-def pace(output: Path, first: int = 1) -> Pace:
-    """The pace of a run without its start, which ends with its `first` files.
+def pace(output: Path, first: int, last: int) -> Pace:
+    """The pace of a run without its start, which ends with its `first` files, and without its `last` ones.
 
-    They should be what is in flight at once: such files are committed together, and work on all of them had been done
-    before. Raises ValueError where there are no others.
+    Work had been done on what is in flight at the start of what counts; as much must be in flight at its end, else the
+    pace is too high: with `last`, nothing ends while the stages run empty. Raises ValueError where nothing is left.
     """
     files = sorted((output / ANNOTATIONS).glob("*.parquet"), key=lambda file: file.stat().st_mtime)
-    before, others = files[:first], files[first:]
+    before, others = files[:first], files[first : len(files) - last]
     if not others:
         raise ValueError(f"{output}: {len(files)} files tell no pace; let them hold fewer documents")
     sentences = sum(read_summary(pq.read_metadata(file)).sentences for file in others)

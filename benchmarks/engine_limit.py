@@ -26,7 +26,7 @@ from benchmarks.running import Run
 from benchmarks.task import Task
 from el4ner_ray.config import ModelConfig
 from el4ner_ray.engines.base import Request
-from el4ner_ray.engines.serving import CoreShare, cpu_environment
+from el4ner_ray.engines.serving import environment_alone
 from el4ner_ray.engines.vllm import VllmEngine, engine_arguments
 
 
@@ -81,8 +81,7 @@ def bare_seconds(model: ModelConfig, requests: list[Request]) -> float:
     """Time of the bare engine, in the environment that the pipeline gives a model that has all cores."""
     environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if model.gpus == 0:
-        cores = sorted(os.sched_getaffinity(0))
-        environment |= cpu_environment(model, CoreShare(cores, len(cores)))
+        environment |= environment_alone(model)
     # glibc reads its part when a process starts.
     with patch.dict(os.environ, environment):
         return in_fresh_process(_seconds, model, requests)

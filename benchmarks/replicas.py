@@ -3,8 +3,8 @@
 A replica of the scripted engine works on `calls_at_once`, and the others wait, as they do where a GPU is busy: it is
 used fully while the pipeline keeps that many in flight. What it keeps in flight grows with the replicas, as
 `limits.batches_in_flight` does in a job that is sized for them. The cores that are busy tell whether the pipeline or
-the machine is the limit. Both are those from the commit of what was in flight first to the last file's: the start of
-48 engines on two cores takes minutes, and never the same.
+the machine is the limit. Both are those from the commit of what was in flight first until no more comes in: the start
+of 48 engines on two cores takes minutes, and never the same, and at the end the stages run empty, one after another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import msgspec
 from benchmarks import commits, scripted
 from benchmarks.measured import Figure, ratios
 from el4ner_ray.config import load
+
+# pre_extract, extract, classify, verify: each holds batches for its engines.
+_ASKING_STAGES = 4
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +46,7 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     index = scripted.build_index(scratch, pool, {"demonstrations": demonstrations})
     profile = load(profile="fake", overrides={"limits": workload.limits})
     limits = profile.limits
-    first_wave = max(1, workload.in_flight * limits.batch_documents // limits.documents_per_file)  # files, a replica
+    wave = max(1, workload.in_flight * limits.batch_documents // limits.documents_per_file)  # files, a replica
 
     def measured(replicas: int) -> tuple[float, float]:
         """Sentences a second, and cores that are busy with them."""
@@ -61,7 +64,7 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
 
         corpus = scripted.write_corpus(scratch / "corpus.jsonl", documents, workload.document_sentences, names)
         run = scripted.annotate(scratch, corpus, index, "out", config)
-        pace = commits.pace(run.output, first=first_wave * replicas)
+        pace = commits.pace(run.output, first=wave * replicas, last=_ASKING_STAGES * wave * replicas)
         return pace.sentences_per_second, run.watched.cores_busy(pace.began, pace.ended)
 
     rates: dict[int, list[float]] = {number: [] for number in workload.replicas}

@@ -11,8 +11,8 @@ the engines cost is the plan's, and nothing else of a cluster is in it: no netwo
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -80,7 +80,7 @@ class Cluster:
     ) -> None:
         """`sentences` are those of a batch, `in_flight` the batches of each stage."""
         self.environment = simpy.Environment()
-        self._random = random.Random(0)
+        self._numbers = itertools.count()
         self._costs, self._sentences, self._call_requests = costs, sentences, config.limits.call_requests
         self._cost = {model.model: model.cost_seconds for model in plan.models}
         self._verifier = config.verifier
@@ -111,7 +111,7 @@ class Cluster:
         return {name: min(1.0, self.worked[name] / seconds / of) for name, of in self._capacity.items()}
 
     def _batch(self, place: simpy.Event) -> Iterator[simpy.Event]:
-        number, stages = self._random.random(), list(self._places)
+        number, stages = next(self._numbers), list(self._places)
         yield from self._work(self._driver, "driver", OPERATORS * self._costs.task)
         for position, stage in enumerate(stages):
             models = list(self._cost) if stage in SHARES and stage != "verify" else []
@@ -130,9 +130,9 @@ class Cluster:
         self._places[stages[-1]].release(place)
         self.done += self._sentences
 
-    def _ask(self, model: str, stage: str, number: float) -> Iterator[simpy.Event]:
+    def _ask(self, model: str, stage: str, number: int) -> Iterator[simpy.Event]:
         replicas = self._replicas[model]
-        chosen = replicas[int(number * len(replicas))]
+        chosen = replicas[number % len(replicas)]
         if len(chosen.queue) > 1:  # full: the call spills over to the one with the shortest queue
             chosen = min(replicas, key=lambda replica: replica.count + len(replica.queue))
         # The verifier's share of verification is its own; for the others it lies in what they do before.

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,12 @@ def end_leftovers() -> None:
 
 
 @contextmanager
-def session(*, lax: bool = True) -> Iterator[None]:
+def session() -> Iterator[None]:
     """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run.
 
-    With `lax`, timeouts in its processes pass up to 90 ms late (`engines.lax_timers`): good where nobody waits for an
-    answer. Within it SIGTERM arrives as SystemExit, and so does SIGHUP, unless it is ignored or the caller handles it.
-    Raises UsageError when the cluster does not answer.
+    On this machine, timeouts of Ray's own threads then pass up to 90 ms late (`engines.lax_timers`). Within it SIGTERM
+    arrives as SystemExit, and so does SIGHUP, unless it is ignored or the caller handles it. Raises UsageError when the
+    cluster does not answer.
     """
     if ray.is_initialized():
         yield
@@ -94,7 +94,7 @@ def session(*, lax: bool = True) -> Iterator[None]:
     with _handlers_restored():
         events: Path | None = None
         try:
-            with lax_timers.inherited() if lax else nullcontext():
+            with lax_timers.inherited():
                 _join(local)
             if local:
                 events = Path(worker._global_node.get_logs_dir_path(), "events", "event_RAYLET.log")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -284,11 +283,6 @@ class JobConfig(_Section):
     @property
     def model_names(self) -> tuple[str, ...]:
         return tuple(model.name for model in self.models)
-
-    @property
-    def cards(self) -> int:
-        """GPUs that the fewest replicas of all models take, with shares of a card added up."""
-        return math.ceil(round(sum(model.gpus_of_replica * model.replica_range.min for model in self.models), 2))
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

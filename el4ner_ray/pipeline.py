@@ -84,7 +84,7 @@ def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[st
 
     Raises FatalError when an engine could not answer: an index with holes would serve all later runs.
     """
-    sentences = apply(_pool_dataset(pool, range(len(pool))), PreExtract, config, labels)
+    sentences = apply(ray.data.from_arrow(pool_blocks(pool, range(len(pool)))), PreExtract, config, labels)
     surfaces: list[list[str]] = [[] for _ in pool]
     for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
         _refuse_holes(table, (PreExtract,))
@@ -102,7 +102,7 @@ def annotate_pool(
 
     Raises FatalError when an engine could not answer: what is learnt from them serves all later runs.
     """
-    sentences = _pool_dataset(pool, numbers)
+    sentences = ray.data.from_arrow(pool_blocks(pool, numbers))
     sentences = apply(sentences, PreExtract, config, labels)
     sentences = apply(sentences, Retrieve, config, index, True)
     sentences = apply(sentences, Extract, config, labels, index)
@@ -159,10 +159,13 @@ def check_chain(stages: Iterable[type[Stage]]) -> None:
         written.add(stage.writes.name)
 
 
-def _pool_dataset(pool: list[LabelledText], numbers: Sequence[int]) -> Dataset:
-    """Pool sentences as rows; PART carries their number, and each text is one sentence."""
+def pool_blocks(pool: list[LabelledText], numbers: Sequence[int]) -> list[pa.Table]:
+    """These pool sentences as rows; PART carries their number, and each text is one sentence.
+
+    The numbers of the batches follow each other, so that they take the replicas in turn.
+    """
     blocks = []
-    for start in range(0, len(numbers), _POOL_BATCH):
+    for batch, start in enumerate(range(0, len(numbers), _POOL_BATCH)):
         some = list(numbers[start : start + _POOL_BATCH])
-        blocks.append(sentence_rows([pool[n].id for n in some], some, [pool[n].text for n in some], batch=start))
-    return ray.data.from_arrow(blocks)
+        blocks.append(sentence_rows([pool[n].id for n in some], some, [pool[n].text for n in some], batch=batch))
+    return blocks

@@ -15,9 +15,10 @@ from rich.table import Table
 
 from el4ner_ray.config import JobConfig, ModelConfig, ReplicaRange, restored
 from el4ner_ray.costs import Costs, Measured, core_seconds, measured, on_cores, sentence_seconds, stated
-from el4ner_ray.engines.serving import core_shares, start_order
+from el4ner_ray.engines.serving import core_shares
 from el4ner_ray.errors import UsageError
 from el4ner_ray.output import read_run
+from el4ner_ray.placement import rooms
 from el4ner_ray.results import RUN_FILE
 from el4ner_ray.sink import Place
 
@@ -141,15 +142,15 @@ def _bill_of(wanted: Wanted, plan: Plan, known: Measured | None) -> Bill | None:
 def plan_gpus(config: JobConfig, costs: Costs, gpus: int) -> Plan:
     """One replica of each model, then always one more of the bottleneck, while a run can place all. Raises UsageError.
 
-    A replica on several cards takes whole ones; shares are placed as `_rooms` says.
+    A replica on several cards takes whole ones; shares are placed as `placement.rooms` says.
     """
     replicas = {model.name: 1 for model in config.models}
     sizes = {model.name: model.gpus_of_replica for model in config.models}
-    free = _rooms(config.models, replicas, gpus)
+    free = rooms(config.models, replicas, gpus)
     if free is None:
         raise UsageError(f"--gpus {gpus}: {_needs(config.models)}; take more GPUs, or smaller or fewer models")
     bottleneck = _slowest(costs, replicas)
-    while more := _rooms(config.models, replicas | {bottleneck: replicas[bottleneck] + 1}, gpus):
+    while more := rooms(config.models, replicas | {bottleneck: replicas[bottleneck] + 1}, gpus):
         free = more
         replicas[bottleneck] += 1
         bottleneck = _slowest(costs, replicas)
@@ -181,7 +182,9 @@ def plan_cores(config: JobConfig, costs: Costs, cores: int) -> Plan:
         Replicas(name, 1, 0.0, shares[name].threads, costs[name], costs[name] / shares[name].threads / seconds)
         for name in config.model_names
     )
-    notes = ("a model on several cores is taken to be as many times as fast",) if cores > len(models) else ()
+    notes = (
+        ("a model on several cores is taken to be as many times as fast",) if any(m.cores > 1 for m in models) else ()
+    )
     return Plan(models, 0, 0, bottleneck, 1 / seconds, notes)
 
 
@@ -219,37 +222,6 @@ def _retrievers(sentences_per_second: float) -> int:
 
 def _slowest(costs: Costs, replicas: Mapping[str, int]) -> str:
     return max(replicas, key=lambda name: costs[name] / replicas[name])
-
-
-def _rooms(models: tuple[ModelConfig, ...], replicas: Mapping[str, int], gpus: int) -> list[float] | None:
-    """What is free of each card in [0, 1] when a run has started these replicas; None where it cannot place them.
-
-    A run starts model after model, all replicas of one at once, and Ray takes the fullest card that has room. Two of
-    one model on a card would load side by side, each taking the other's memory for its own.
-    """
-    in_order = [model for group in start_order(models) for model in group]
-    whole = sum(replicas[m.name] * math.ceil(m.gpus_of_replica) for m in in_order if m.gpus_of_replica >= 1)
-    if whole > gpus:
-        return None
-    free = [0.0] * whole + [1.0] * (gpus - whole)
-    for model in in_order:
-        if 0 < model.gpus_of_replica < 1 and not _place(model.gpus_of_replica, replicas[model.name], free):
-            return None
-    return free
-
-
-def _place(share: float, replicas: int, free: list[float]) -> bool:
-    """Take each replica's share from what is `free`; False where one has no place, or only beside another of them."""
-    taken: set[int] = set()
-    for _ in range(replicas):
-        # Shares such as 0.34 + 0.33 + 0.33 are not exact.
-        with_room = [card for card, room in enumerate(free) if room > share - 1e-6]
-        card = min(with_room, key=free.__getitem__, default=None)
-        if card is None or card in taken:
-            return False
-        taken.add(card)
-        free[card] -= share
-    return True
 
 
 def _needs(models: tuple[ModelConfig, ...]) -> str:

@@ -24,6 +24,7 @@ from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
 from el4ner_ray.engines.turns import SleepingEngine, TakingTurns, lock_file
 from el4ner_ray.errors import RetryableError
+from el4ner_ray.placement import start_order
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class EngineReplica:
         Serve gives up after a bounded number of tries.
         """
         self._engine: Engine
+        lax_timers.exact()  # of Ray's own threads, which are there already, they stay lax
         os.nice(int(os.environ.get(_NICENESS, "0")))  # of what it starts, too
         if model.takes_turns:
             of_process = ray.get_runtime_context()
@@ -107,7 +109,8 @@ def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[
         "max_ongoing_requests": MAX_ONGOING_CALLS,
         "health_check_period_s": 10,
         # An engine answers between two steps, which take up to a minute on a busy CPU (4,096 tokens, 0.5B, float32).
-        "health_check_timeout_s": 60 if model.gpus_of_replica else 600,
+        # Three checks that stay away have Serve replace it, before the run is taken to stand still.
+        "health_check_timeout_s": 180 if model.gpus_of_replica == 0 and config.engine == "vllm" else 60,
         "graceful_shutdown_timeout_s": 20,
         # How often a replica that is to end looks whether its calls are answered, the first time included.
         "graceful_shutdown_wait_loop_s": 0.2,
@@ -182,11 +185,16 @@ def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, CoreSh
 
 
 def cpu_environment(model: ModelConfig, share: CoreShare) -> dict[str, str]:
-    """Environment of a model's engine, of vLLM's CPU build, that computes on these cores."""
+    """Environment of a model's engine, of vLLM's CPU build, that computes on these of the cores that a run may use."""
     # `enforce_eager` is for the model; vLLM still compiles how logprobs are ranked (`batched_count_greater_than`) when
     # the first constrained answer is asked for, and again when several are.
     own = {"TORCH_COMPILE_DISABLE": "1"} if model.engine.get("enforce_eager") else {}
-    own |= {_NICENESS: str(_GIVING_WAY)} if share.roams else {"GOMP_CPU_AFFINITY": " ".join(map(str, share.cores))}
+    allowed = sorted(os.sched_getaffinity(0))
+    if share.roams:
+        own[_NICENESS] = str(_GIVING_WAY)
+    elif len(allowed) == machine.cores():
+        own["GOMP_CPU_AFFINITY"] = " ".join(str(allowed[core]) for core in share.cores)
+    # Else a container has a part of all cores' time; bound threads would share a few cores with those of other ones.
     return own | {
         # With "0" the model computes in the scheduler's process: one process less an engine, which would import vLLM
         # for 10 s and hold 750 MB. vLLM's own binding of threads needs that process, so OpenMP binds them.
@@ -206,30 +214,20 @@ def cpu_environment(model: ModelConfig, share: CoreShare) -> dict[str, str]:
     }
 
 
+def environment_alone(model: ModelConfig) -> dict[str, str]:
+    """Environment of the engine of a model on CPU that has all cores to itself."""
+    cores = machine.cores()
+    return cpu_environment(model, CoreShare(list(range(cores)), cores))
+
+
 def environments(config: JobConfig) -> dict[str, dict[str, str]]:
     """The environment variables that each model's replicas are started with."""
     if config.engine == "fake":
         return {name: {} for name in config.model_names}
-    allowed = sorted(os.sched_getaffinity(0))[: machine.cores()]
-    shares = core_shares(config.models, len(allowed))
+    shares = core_shares(config.models, machine.cores())
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-    own = {
-        model.name: cpu_environment(model, share._replace(cores=[allowed[i] for i in share.cores]))
-        for model in config.models
-        if (share := shares.get(model.name))
-    }
+    own = {model.name: cpu_environment(model, share) for model in config.models if (share := shares.get(model.name))}
     return {model.name: common | own.get(model.name, {}) for model in config.models}
-
-
-def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
-    """Groups of models that start together, one group after another.
-
-    vLLM measures the free memory of its GPU while it starts, so engines that share a card must not start at once.
-    Others may: most of a start is importing, on one core. Large shares come first: small ones fit beside them.
-    """
-    apart = sorted((model for model in models if model.gpus != int(model.gpus)), key=lambda model: -model.gpus)
-    together = [model for model in models if model not in apart]
-    return ([together] if together else []) + [[model] for model in apart]
 
 
 def engine_deployment(config: JobConfig, model: ModelConfig, prefix: str) -> Application:

@@ -19,7 +19,7 @@ from el4ner_ray import cluster, machine
 from el4ner_ray.calibration import operating_point, read_fusion
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
-from el4ner_ray.engines import serving
+from el4ner_ray.engines import lax_timers, serving
 from el4ner_ray.engines.applications import application_name, why_failed
 from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.errors import FatalError, UsageError
@@ -81,6 +81,7 @@ class ListeningApi(Api):
 
     async def __init__(self, address: Address, *of_api: Any) -> None:  # type: ignore[misc]
         """`of_api`: what Api takes. Raises UsageError when nothing can listen there."""
+        lax_timers.exact()
         super().__init__(*of_api)
         self._listener = await Listener.open(self.app(), address, _SECONDS_TO_FINISH)
 
@@ -111,7 +112,7 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
         address.bound().close()
     key = api_key()
     labels = pool.labels if pool else config.labels or {}
-    with cluster.session(lax=False):
+    with cluster.session():
         try:
             serving.start(config, Prompts(config.prompts, labels).prefix, say).wait()
             _deploy(address, config, pool, limits, key)

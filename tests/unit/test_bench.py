@@ -88,7 +88,7 @@ def test_cores_are_busy_between_the_looks_that_are_nearest_to_two_times() -> Non
     assert watched.cores_busy(19.0, 31.0) == 1.5
 
 
-def test_the_pace_of_a_run_is_that_after_its_first_files(tmp_path: Path) -> None:
+def test_the_pace_of_a_run_is_that_between_its_first_and_its_last_files(tmp_path: Path) -> None:
     place = Place(str(tmp_path))
     rows = pa.Table.from_pylist([], schema.ANNOTATION_SCHEMA)
     for number, seconds in enumerate((10, 30, 20)):
@@ -97,9 +97,10 @@ def test_the_pace_of_a_run_is_that_after_its_first_files(tmp_path: Path) -> None
         os.utime(tmp_path / ANNOTATIONS / name, (seconds, seconds))
         if not number:
             with pytest.raises(ValueError, match="documents"):
-                commits.pace(tmp_path)
-    assert commits.pace(tmp_path).sentences_per_second == 203 / 20
-    assert commits.pace(tmp_path, first=2).sentences_per_second == 101 / 10
+                commits.pace(tmp_path, first=1, last=0)
+    assert commits.pace(tmp_path, first=1, last=0).sentences_per_second == 203 / 20
+    assert commits.pace(tmp_path, first=2, last=0).sentences_per_second == 101 / 10
+    assert commits.pace(tmp_path, first=1, last=1).sentences_per_second == 102 / 10
 
 
 def test_memory_is_watched_on_the_driver_and_on_each_node() -> None:

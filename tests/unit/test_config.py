@@ -16,6 +16,8 @@ from el4ner_ray.config import PROFILES, JobConfig, ReplicaRange, fingerprint, fi
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.vllm import engine_arguments
 from el4ner_ray.errors import UsageError
+from el4ner_ray.job import NO_PROGRESS_SECONDS
+from el4ner_ray.placement import start_order
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -59,7 +61,7 @@ def test_models_in_turns_share_one_card_and_each_takes_most_of_its_memory() -> N
         assert engine_arguments(model)["gpu_memory_utilization"] == 0.8
         assert serving.deployment_options(config, model, {})["ray_actor_options"]["num_gpus"] == 0.33
     # Each loads in a turn of its own.
-    assert [len(group) for group in serving.start_order(config.models)] == [1, 1, 1]
+    assert [len(group) for group in start_order(config.models)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("more", [{"gpus": 1}, {"gpus": 0.5, "engine": {"tensor_parallel_size": 2}}])
@@ -126,8 +128,7 @@ def test_engines_on_cpu_share_the_cores_by_their_share_of_the_work(cores: int) -
 
 
 def test_on_two_cores_the_large_model_has_both_and_the_others_what_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The third core, for which a container has no time, stays with others.
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     monkeypatch.setattr(machine, "cores", lambda: 2)
     config = load(profile="tiny-cpu")
     assert serving.core_shares(config.models, 2) == {
@@ -142,6 +143,25 @@ def test_on_two_cores_the_large_model_has_both_and_the_others_what_it_leaves(mon
         "gemma3-270m": ("1", None, "4"),
         "smollm2-135m": ("1", None, "4"),
     }
+
+
+def test_threads_of_a_container_with_a_part_of_the_time_are_not_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each such container of a machine would bind its own to the first cores.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    config = load(profile="tiny-cpu")
+    chosen = [*serving.environments(config).values(), serving.environment_alone(config.models[0])]
+    assert not any("GOMP_CPU_AFFINITY" in environment for environment in chosen)
+    assert max(int(environment["OMP_NUM_THREADS"]) for environment in chosen) == 2
+
+
+@pytest.mark.parametrize(("profile", "seconds"), [("paper", 60), ("fake", 60), ("tiny-cpu", 180)])
+def test_an_engine_that_hangs_is_replaced_before_the_run_is_taken_to_stand_still(profile: str, seconds: int) -> None:
+    config = load(profile=profile)
+    for model in config.models:
+        options = serving.deployment_options(config, model, {})
+        assert options["health_check_timeout_s"] == seconds
+        assert 3 * (seconds + options["health_check_period_s"]) < NO_PROGRESS_SECONDS
 
 
 @pytest.mark.parametrize("eager", [True, False])

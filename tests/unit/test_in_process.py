@@ -18,8 +18,10 @@ class Watched(InProcess):
     def __init__(self, limits: Limits) -> None:
         super().__init__([], limits)
         self.batches: list[list[int]] = []
+        self.numbers: list[int] = []
 
     async def _batch(self, number: int, parts: Sequence[Any]) -> list[dict[str, Any]]:
+        self.numbers.append(number)
         self.batches.append([len(part.text) for part in parts])
         await asyncio.sleep(0)
         found = {"status": "ok", "entities": [], "dropped": [], "error": None}
@@ -45,3 +47,14 @@ def test_what_travels_together_is_bounded_whatever_the_texts_are(texts: list[str
     assert stages.batches == batches
     assert [document.text for document in documents] == texts
     assert [document.doc_id for document in documents] == list(map(str, range(len(texts))))
+
+
+def test_calls_that_follow_each_other_take_the_replicas_in_turn() -> None:
+    stages = Watched(Limits(batch_documents=2))
+
+    async def annotated() -> None:
+        for texts in (["a"], ["b", "c", "d"], [], ["e"]):
+            await stages.annotate(texts)
+
+    asyncio.run(annotated())
+    assert stages.numbers == [0, 1, 2, 3]

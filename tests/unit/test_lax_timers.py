@@ -12,6 +12,8 @@ import pytest
 
 from el4ner_ray.engines import lax_timers
 
+EXACT = "from el4ner_ray.engines import lax_timers; lax_timers.exact(); print(open('/proc/self/timerslack_ns').read())"
+
 
 def slack_ns() -> int:
     """Of the calling thread."""
@@ -49,5 +51,7 @@ def test_what_is_started_within_wakes_up_late_and_nothing_else() -> None:
     before = slack_ns()
     with lax_timers.inherited():
         within = int(subprocess.check_output([sys.executable, "-c", tell]))
+        answering = int(subprocess.check_output([sys.executable, "-c", EXACT]))
     assert (within, slack_ns()) == (lax_timers.SLACK_NS, before)
+    assert answering == before
     assert int(subprocess.check_output([sys.executable, "-c", tell])) == before

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from el4ner_ray import cli
 from el4ner_ray.config import JobConfig, ReplicaRange, load
 from el4ner_ray.costs import _DEMONSTRATION, _SENTENCE, measured, stated
-from el4ner_ray.engines.serving import start_order
 from el4ner_ray.errors import UsageError
+from el4ner_ray.placement import cards_needed, start_order
 from el4ner_ray.plan import bill, plan_cores, plan_gpus, planned_fields
 from el4ner_ray.schema import ANNOTATION_SCHEMA
 from el4ner_ray.sink import FileSummary, Place, commit
@@ -130,6 +130,20 @@ def test_shares_of_a_card_fill_it_and_no_more() -> None:
     filled = plan_gpus(ensemble(0.4, 0.6), {"a": 1.0, "b": 1.0}, 3)
     assert [model.replicas for model in filled.models] == [3, 3]
     assert filled.idle_gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "cards"),
+    [
+        (load(profile="paper"), 3),
+        (load(profile="single-gpu"), 1),
+        (load(profile="tiny-cpu"), 0),
+        (ensemble(0.6, 0.6, 0.6), 3),  # 1.8 cards in sum
+        (ensemble(0.4, 0.6, 1), 2),
+    ],
+)
+def test_cards_that_an_ensemble_needs(config: JobConfig, cards: int) -> None:
+    assert cards_needed(config) == cards
 
 
 def test_large_shares_start_first() -> None:
@@ -256,8 +270,8 @@ def test_more_cores_are_faster_and_told_to_be_a_guess() -> None:
     plans = [plan_cores(config, costs, cores) for cores in (1, 2, 3, 6)]
     assert [1 / plan.sentences_per_second for plan in plans] == pytest.approx([6.0, 3.0, 3.0, 1.0])
     assert [model.cores for model in plans[-1].models] == [1, 2, 3]
-    assert not plans[1].notes
-    assert plans[-1].notes
+    # On two, the largest model has a thread on each.
+    assert [bool(plan.notes) for plan in plans] == [False, True, False, True]
 
 
 def test_a_single_thread_bounds_its_model_whatever_the_cores_have_to_do() -> None:
@@ -353,7 +367,7 @@ def test_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     cpu = load(profile="tiny-cpu")
     runs = {
         "running": finished(PAPER, seconds, status="running"),
-        "fake": finished(PAPER, dict.fromkeys(NAMES, 0.0)),
+        "fake": finished(load(profile="fake"), dict.fromkeys(load(profile="fake").model_names, 1e-3)),
         "paper": finished(PAPER, seconds),
         "old": {
             key: value for key, value in finished(cpu, dict.fromkeys(cpu.model_names, 1.0)).items() if key != "cores"
@@ -374,7 +388,7 @@ def test_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         (["--profile", "paper", "--gpus", "3", "--documents", "5"], ["--sentences-per-document", "--run"]),
         (["--run", "none", "--gpus", "3"], ["--run none", "run.json"]),
         (["--run", "running", "--gpus", "3"], ["--run running", "finished"]),
-        (["--run", "fake", "--gpus", "3"], ["--run fake", "real models"]),
+        (["--run", "fake", "--cores", "3"], ["--run fake", "real models"]),
         (["--run", "paper", "--gpus", "3", "--profile", "single-gpu"], ["--run paper", "gemma2-2b"]),
         (["--config", "mixed.yaml", "--profile", "paper", "--gpus", "3", "--run", "paper"], ["models", "gpus: 0"]),
     ]

@@ -11,6 +11,9 @@ from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.config import RequestRouterConfig
 
 from el4ner_ray.engines.routing import TurnRouter
+from el4ner_ray.labelled import LabelledText
+from el4ner_ray.pipeline import pool_blocks
+from el4ner_ray.schema import BATCH
 
 DEPLOYMENT = DeploymentID("qwen", "el4ner-01000000-qwen")
 
@@ -36,6 +39,14 @@ def test_replicas_get_the_same_number_of_blocks(count: int, files: int) -> None:
     of_replica = Counter(first(seen, session) for session in sessions)
     assert len(of_replica) == count
     assert max(of_replica.values()) - min(of_replica.values()) <= 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 16])
+def test_sentences_of_a_pool_use_all_replicas(count: int) -> None:
+    pool = [LabelledText(f"p{number}", "Anna met Ben.", ()) for number in range(16 * 16)]
+    sessions = [block[BATCH][0].as_py() for block in pool_blocks(pool, range(len(pool)))]
+    seen = router([f"r{number:02}" for number in range(count)])
+    assert len({first(seen, session) for session in sessions}) == count
 
 
 def test_every_process_chooses_the_same() -> None:
