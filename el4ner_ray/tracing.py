@@ -55,7 +55,8 @@ def exporters() -> list[str]:
     for name in wanted:
         if not entry_points(group="opentelemetry_traces_exporter", name=name):
             raise UsageError(
-                f"OTEL_TRACES_EXPORTER: there is no exporter {name!r} here; `pip install el4ner-ray[trace]` brings otlp"
+                f"OTEL_TRACES_EXPORTER: there is no exporter {name!r} here; `pip install '.[trace]'` in a checkout of "
+                "el4ner_ray brings otlp"
             )
     return wanted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -12,6 +13,7 @@ import datasets
 import pytest
 
 from el4ner_ray.cli import main
+from el4ner_ray.labelled import read_labelled
 from el4ner_ray.schema import ANNOTATION_SCHEMA, ENTITY_TYPE
 from tests.conftest import ROOT
 from tests.unit.test_evaluation import entity_row, row, write_run
@@ -78,6 +80,21 @@ def test_the_export_examples_run(printed: Printed, monkeypatch: pytest.MonkeyPat
         with pytest.raises(SystemExit) as caught:
             main()
         assert caught.value.code == 0
-    jsonl, spacy = python_blocks("export.md")
+    jsonl, spacy, label_studio = python_blocks("export.md")
     assert "7 11 Oslo location 0.5" in printed(jsonl)
     assert "1 Oslo location 0.5" in printed(spacy)
+
+    tasks = json.loads(Path("out/tasks.json").read_text("utf-8"))
+    for task in tasks:
+        task["annotations"] = [{"result": done["result"], "was_cancelled": False} for done in task["predictions"]]
+    without_label = {"type": "labels", "value": {"start": 0, "end": 1, "text": "x"}}
+    tasks[0]["annotations"][0]["result"] += [{"type": "relation", "from_id": "e1", "to_id": "e2"}, without_label]
+    tasks[1]["annotations"] = [{"result": [], "was_cancelled": True}]
+    Path("out/corrected.json").write_text(json.dumps(tasks), "utf-8")
+    printed(label_studio)
+    surfaces = {text.id: text.mentions for text in read_labelled("out/gold.jsonl", "gold")}
+    assert surfaces == {
+        "1": (("Ann", "person"), ("Oslo", "location")),
+        "2": (("Bo", "person"), ("Oslo", "location")),
+        "4": (),
+    }
