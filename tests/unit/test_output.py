@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,10 +39,18 @@ from tests.conftest import ROOT, write_jsonl
 
 FIELDS = {"k": 5}
 Row = tuple[str, int, str, str]  # doc_id, part, text, status
+Unanswered = tuple[str, str, int]  # stage, model, start of the sentence
 
 
-def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0, reason: str = "no answer") -> str:
-    """Commit a file with these rows, an error for each that is not ok; its name."""
+def put(
+    place: Place,
+    *rows: Row,
+    requests: int = 1,
+    retry: int = 0,
+    reason: str = "no answer",
+    unanswered: Sequence[Unanswered] = (("extract", "m", 0),),
+) -> str:
+    """Commit a file with these rows, these errors for each that is not ok; its name."""
     table = pa.Table.from_pylist(
         [
             {
@@ -55,10 +63,14 @@ def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0, reason: str
         ANNOTATION_SCHEMA,
     )  # fmt: skip
     errors = [
-        {"doc_id": doc_id, "part": part, "kind": "engine", "stage": "extract", "reason": reason}
+        {
+            "doc_id": doc_id, "part": part, "kind": "engine", "stage": stage, "model": model,
+            "sentence_start": start, "sentence_end": start + 1, "reason": reason,
+        }
         for doc_id, part, _, status in rows
         if status != "ok"
-    ]
+        for stage, model, start in unanswered
+    ]  # fmt: skip
     summary = FileSummary(len(rows), 0, {"extract": {"m": Usage(requests=requests)}}, retry)
     commit(place, file_name(table), table, summary, errors)
     return file_name(table)
@@ -432,6 +444,36 @@ def test_a_retry_that_fails_altogether_leaves_what_was_found_in_part(place: Plac
     retry.merge(again, place, 3)
     assert held(place)["a", 0] == ("A", "partial")
     assert take_stock(place).summary.stages["extract"]["m"].requests == 1 + 10 + 5
+
+
+EXTRACT, CLASSIFY = ("extract", "m", 0), ("classify", "m", 0)
+EVERY_MODEL = [("extract", model, 0) for model in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [
+        ([EXTRACT], [EXTRACT], "now"),
+        ([EXTRACT], [CLASSIFY], "now"),
+        ([CLASSIFY], [CLASSIFY, CLASSIFY], "before"),
+        # Where no model extracts anything, nobody is asked about it: few requests, and nothing found.
+        ([CLASSIFY] * 20, EVERY_MODEL, "before"),
+        (EVERY_MODEL, [CLASSIFY] * 20, "now"),
+        ([EXTRACT], [("classify", model, 0) for model in "abm"], "before"),
+        ([CLASSIFY] * 20, [("verify", "m", start) for start in range(2)], "before"),
+    ],
+)
+def test_a_retry_leaves_what_lacks_less(
+    place: Place, before: list[Unanswered], now: list[Unanswered], kept: str
+) -> None:
+    put(place, ("a", 0, "A", "partial"), reason="before", unanswered=before)
+    staged = Place(f"{place.uri}/retry/2")
+    put(staged, ("a", 0, "A", "partial"), requests=10, reason="now", unanswered=now)
+    retry.merge(staged, place, 2)
+    (errors,) = place.files("errors", ".parquet")
+    assert {row["reason"] for row in pq.read_table(errors).to_pylist()} == {kept}
+    assert held(place) == {("a", 0): ("A", "partial")}
+    assert take_stock(place).summary.stages["extract"]["m"].requests == 1 + 10
 
 
 def test_a_second_retry_replaces_what_failed_again(failed: Place, staged: Place) -> None:
