@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import re
@@ -653,6 +655,21 @@ def test_one_run_at_a_time_writes_into_an_output(finished: Place) -> None:
         raise KeyError
     with alone(finished):  # the lock is let go of, and its file, which stays, is nobody's output
         assert not finished.unfinished("")
+
+
+def test_a_file_system_without_locks_is_told_and_nothing_outlives_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A file that stands for a lock would keep out the run that is to go on after a kill.
+    def missing(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    place = Place(str(tmp_path / "out"))
+    with alone(place), alone(place):
+        pass
+    assert [message for message in caplog.messages if "let no other run write into it" in message] == caplog.messages
+    assert len(caplog.messages) == 2
 
 
 def test_a_folder_that_cannot_be_written_to_cannot_be_locked(tmp_path: Path) -> None:
