@@ -177,12 +177,15 @@ def _errors(staged: Place, wanted: Mapping[Key, str]) -> Iterator[dict[str, Any]
 
 def _read(place: Place, path: str) -> tuple[pa.Table, FileSummary]:
     with parquet.whole(path), place.open(path) as file:
-        return parquet.table(file), read_summary(pq.read_metadata(file))
+        return parquet.valid(parquet.table(file)), read_summary(pq.read_metadata(file))
 
 
 def _error_rows(place: Place, name: str) -> list[dict[str, Any]]:
     content = place.read(f"{ERRORS}/{name}")
-    rows: list[dict[str, Any]] = [] if content is None else parquet.table(pa.BufferReader(content)).to_pylist()
+    if content is None:
+        return []
+    with parquet.whole_errors(f"{place.uri}/{ERRORS}/{name}"):
+        rows: list[dict[str, Any]] = parquet.table(pa.BufferReader(content)).to_pylist()
     return rows
 
 

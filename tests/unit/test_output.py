@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar
@@ -34,6 +34,7 @@ from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
+from el4ner_ray.report.statistics import count_failures
 from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
@@ -225,6 +226,40 @@ def test_a_damaged_file_is_named_with_the_mend(place: Place) -> None:
     Path(place.files("annotations", ".parquet")[0]).unlink()  # now it is the first
     with pytest.raises(UsageError, match=told):
         read_annotations(place.uri)
+
+
+def test_a_flipped_byte_is_read_over_or_named(place: Place) -> None:
+    # Arrow tells it in many ways, and some not before the strings are looked at.
+    put(place, *((name, 0, f"{name} met Ben.", "partial") for name in ("Anna", "Cleo", "Dora")))
+    reads: dict[str, list[Callable[[], object]]] = {
+        "annotations": [
+            lambda: committed_texts(place),
+            lambda: take_stock(place),
+            lambda: list(read_annotations(place.uri)),
+        ],
+        "errors": [lambda: retry._error_rows(place, name), lambda: count_failures(place)],
+    }
+    name = file_name_of(place)
+    for folder, of_folder in reads.items():
+        path = Path(place.uri, folder, name)
+        whole, told = path.read_bytes(), 0
+        for at in range(0, len(whole), 41):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+            for read in of_folder:
+                with suppress(UsageError):
+                    read()
+                    continue
+                told += 1
+        assert told > 20
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), TimeoutError("the store is silent"), FileNotFoundError("gone")]
+)
+def test_a_file_that_cannot_be_reached_is_not_called_damaged(error: OSError) -> None:
+    with pytest.raises(type(error)), parquet.whole("x.parquet"):
+        raise error
 
 
 @pytest.mark.parametrize(
