@@ -91,11 +91,11 @@ class ModelConfig(_Section):
             size = self.engine.get(field, 1)
             if type(size) is not int or size < 1:
                 raise ValueError(f"engine.{field}: {size!r} is no number of workers; give 1 or more")
-        if self.parallel > 1 and not self.gpus:
-            raise ValueError(
-                "engine.tensor_parallel_size: divides a model among GPUs, and with `gpus: 0` it computes on cores; "
-                "leave one of them out"
-            )
+            if size > 1 and not self.gpus:
+                raise ValueError(
+                    f"engine.{field}: divides a model among GPUs, and with `gpus: 0` it computes on cores; "
+                    "leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -75,7 +75,8 @@ def test_no_turns_on_a_card_of_ones_own(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("gpus", "engine", "named"),
     [
-        (0, {"tensor_parallel_size": 2}, "gpus: 0"),
+        (0, {"tensor_parallel_size": 2}, r"engine\.tensor_parallel_size: .*gpus: 0"),
+        (0, {"pipeline_parallel_size": 2}, r"engine\.pipeline_parallel_size: .*gpus: 0"),
         (1, {"tensor_parallel_size": "two"}, "'two'"),
         (1, {"tensor_parallel_size": None}, "None"),
         (1, {"pipeline_parallel_size": 0}, "pipeline_parallel_size: 0"),
