@@ -27,7 +27,8 @@ _NO_MODEL = ("ensemble", "union")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # No infinity: JSON, in which run.json keeps the configuration, has none.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Rates(_Section):
@@ -84,6 +85,15 @@ class ModelConfig(_Section):
     stop_token_ids: tuple[int, ...] = Field((), description="Further token ids that end an answer.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model. Know whose it is.")
     engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, passed through to vLLM.")
+
+    @field_validator("engine")
+    @classmethod
+    def _finite(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(engine, allow_nan=False, skipkeys=True, default=str)
+        except ValueError:
+            raise ValueError("holds .inf or .nan, which JSON and so run.json cannot hold; give a number") from None
+        return engine
 
     @model_validator(mode="after")
     def _workers_on_cards(self) -> ModelConfig:
