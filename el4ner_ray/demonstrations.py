@@ -150,7 +150,7 @@ def write_index(
         for name, array in arrays.items():
             np.save(building / f"{name}.npy", array, allow_pickle=False)
         pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / "pool.parquet")
-        (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False))
+        (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False), "utf-8")
         if target.exists():
             target.rename(Path(scratch) / "replaced")
         building.replace(target)
