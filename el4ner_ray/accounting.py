@@ -168,4 +168,5 @@ def _digest(doc_id: str, part: int) -> bytes:
 def _tables(place: Place, columns: list[str]) -> Iterator[pa.Table]:
     for path in place.files(ANNOTATIONS, ".parquet"):
         with parquet.whole(path), place.open(path) as file:
-            yield parquet.table(file, columns)
+            table = parquet.valid(parquet.table(file, columns))
+        yield table

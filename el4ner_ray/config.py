@@ -26,7 +26,8 @@ _NO_MODEL = ("ensemble", "union")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # No infinity: JSON, in which run.json keeps the configuration, has none.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Rates(_Section):
@@ -84,17 +85,26 @@ class ModelConfig(_Section):
     trust_remote_code: bool = Field(False, description="Run code that comes with the model. Know whose it is.")
     engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, passed through to vLLM.")
 
+    @field_validator("engine")
+    @classmethod
+    def _finite(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(engine, allow_nan=False, skipkeys=True, default=str)
+        except ValueError:
+            raise ValueError("holds .inf or .nan, which JSON and so run.json cannot hold; give a number") from None
+        return engine
+
     @model_validator(mode="after")
     def _workers_on_cards(self) -> ModelConfig:
         for field in ("tensor_parallel_size", "pipeline_parallel_size"):
             size = self.engine.get(field, 1)
             if type(size) is not int or size < 1:
                 raise ValueError(f"engine.{field}: {size!r} is no number of workers; give 1 or more")
-        if self.parallel > 1 and not self.gpus:
-            raise ValueError(
-                "engine.tensor_parallel_size: divides a model among GPUs, and with `gpus: 0` it computes on cores; "
-                "leave one of them out"
-            )
+            if size > 1 and not self.gpus:
+                raise ValueError(
+                    f"engine.{field}: divides a model among GPUs, and with `gpus: 0` it computes on cores; "
+                    "leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.text_models import Embedder
 
-FORMAT = 2
+FORMAT = 3
 
 # Spans that are compared with the pool in one product: it reads the pool's embeddings once for all of them, and holds
 # as many cosines with each distinct span and each sentence of the pool.
@@ -93,8 +93,11 @@ class DemonstrationIndex:
         return nearest(self.sentences @ query, k)
 
 
-def read_metadata(folder: str) -> dict[str, Any]:
-    """What the index in `folder` was built from; raises UsageError when there is none or it has another format."""
+def read_metadata(folder: str, *, any_format: bool = False) -> dict[str, Any]:
+    """What the index in `folder` was built from.
+
+    Raises UsageError when there is none, or it has another format, unless `any_format` will do.
+    """
     path = Path(folder) / "index.json"
     try:
         metadata = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
@@ -104,8 +107,11 @@ def read_metadata(folder: str) -> dict[str, Any]:
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: damaged: {error}; remove its folder and build the index again") from None
-    if metadata.get("format") != FORMAT:
-        raise UsageError(f"--pool {folder}: index format {metadata.get('format')}, need {FORMAT}; build it again")
+    format_ = metadata.get("format")
+    if not isinstance(format_, int):
+        raise UsageError(f"{path}: of something else than a demonstration index; name another folder")
+    if format_ != FORMAT and not any_format:
+        raise UsageError(f"--pool {folder}: index format {format_}, need {FORMAT}; build it again with `el4ner index`")
     return metadata
 
 
@@ -150,7 +156,7 @@ def write_index(
         for name, array in arrays.items():
             np.save(building / f"{name}.npy", array, allow_pickle=False)
         pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / "pool.parquet")
-        (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False))
+        (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False), "utf-8")
         if target.exists():
             target.rename(Path(scratch) / "replaced")
         building.replace(target)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.files import file_system, is_local
@@ -127,48 +129,13 @@ def _real_folders(files: list[str]) -> dict[str, str]:
     return {folder: os.path.realpath(folder) for folder in set(map(posixpath.dirname, files))}
 
 
-class _LocalFolders(LocalFileSystem):  # type: ignore[misc]  # fsspec has no type stubs
-    """Local files where they are searched: fsspec takes a folder that cannot be listed for empty, and follows no links.
-
-    Here the former is a UsageError, and a link to a folder is a folder unless it leads to one that it lies in. Hidden
-    folders below `root` are empty unless `hidden`.
-    """
-
-    cachable = False
-
-    def __init__(self, root: str, hidden: bool) -> None:
-        super().__init__()
-        self._searched, self._hidden = root, hidden
-
-    def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
-        if not self._hidden and "/." in path.removeprefix(self._searched):
-            return []
-        try:
-            infos: list[dict[str, Any]] = super().ls(path, detail=True)
-        except FileNotFoundError:  # the input names nothing, which `_find` tells
-            raise
-        except OSError as error:  # as such, fsspec would swallow it
-            reason = error.strerror or error
-            raise UsageError(f"{path}: the folder cannot be listed: {reason}; make it readable, or move it") from None
-        for info in infos:
-            if info["islink"] and os.path.isdir(info["name"]) and not _leads_up(info["name"]):
-                info["type"] = "directory"
-        return infos if detail else [info["name"] for info in infos]
-
-
-def _leads_up(link: str) -> bool:
-    """Whether a link leads to a folder that it lies in, and so in circles."""
-    target = os.path.realpath(link)
-    return any(os.path.realpath(folder) == target for folder in PurePosixPath(link).parents)
-
-
-def _searched(fs: Any, root: str, hidden: bool = False) -> Any:
-    return _LocalFolders(root, hidden) if is_local(fs) else fs
-
-
 def _in_folder(fs: Any, folder: str) -> list[str]:
-    files = [file for file in _searched(fs, folder).find(folder) if suffix(file)]
-    return sorted(file for file in files if "/." not in file.removeprefix(folder))
+    found: Iterable[str]
+    if is_local(fs):
+        found = (entry.path for _, entries in _walk(folder) for entry in entries if not _is_folder(entry))
+    else:
+        found = fs.find(folder)
+    return sorted(file for file in found if suffix(file) and "/." not in file.removeprefix(folder))
 
 
 def _glob(fs: Any, pattern: str) -> tuple[str, list[str]]:
@@ -180,7 +147,72 @@ def _glob(fs: Any, pattern: str) -> tuple[str, list[str]]:
     fixed = next(i for i, part in enumerate(parts) if fsspec.core.has_magic(part))
     root, hidden = "/".join(parts[:fixed]), any(part.startswith(".") for part in parts[fixed:])
     files: set[str] = set()
-    for path, info in _searched(fs, root, hidden).glob(pattern, detail=True).items():
-        if hidden or "/." not in path.removeprefix(root):
-            files.update([path] if info["type"] == "file" else _in_folder(fs, path))
+    if is_local(fs):
+        for path in _matching(root or "/", parts[fixed:], hidden):
+            files.update(_in_folder(fs, path) if os.path.isdir(path) else [path])
+    else:
+        for path, info in fs.glob(pattern, detail=True).items():
+            if hidden or "/." not in path.removeprefix(root):
+                files.update([path] if info["type"] == "file" else _in_folder(fs, path))
     return root, sorted(files)
+
+
+def _matching(folder: str, parts: Sequence[str], hidden: bool) -> Iterator[str]:
+    """What matches the parts of a pattern, from a local folder on; some of it twice where the pattern has several `**`.
+
+    A link that a part names is followed wherever it leads.
+    """
+    part, *rest = parts
+    matches = re.compile(glob_translate(part)).match
+    if part == "**":
+        for way, _ in _walk(folder, hidden):
+            yield from _matching(way, rest or ["*"], hidden)
+        return
+    for entry in _entries(folder, hidden):
+        if matches(entry.name) and not rest:
+            yield entry.path
+        elif matches(entry.name) and _is_folder(entry):
+            yield from _matching(entry.path, rest, hidden)
+
+
+def _walk(root: str, hidden: bool = False) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Each local folder from `root` on, once, and what is in it.
+
+    Of the ways to it, that with the fewest links counts, and of several the first by name. Links to what `root` lies in
+    are not followed. By every way through folders that link to each other, there would be no end of it.
+    """
+    above = {os.path.realpath(folder) for folder in PurePosixPath(root).parents}
+    seen: set[str] = set()
+    ways = [(0, posixpath.join(root, ""), os.path.realpath(root))]
+    while ways:
+        links, way, real = heapq.heappop(ways)
+        if real in seen:
+            continue
+        seen.add(real)
+        entries = _entries(way, hidden)
+        yield way, entries
+        for entry in filter(_is_folder, entries):
+            if not entry.is_symlink():
+                heapq.heappush(ways, (links, f"{entry.path}/", posixpath.join(real, entry.name)))
+            elif (target := os.path.realpath(entry.path)) not in above:
+                heapq.heappush(ways, (links + 1, f"{entry.path}/", target))
+
+
+def _entries(folder: str, hidden: bool) -> list[os.DirEntry[str]]:
+    """What is in a local folder. Raises UsageError where it cannot be listed."""
+    try:
+        # Not by fsspec, which takes a link for no folder, and a folder that cannot be listed for an empty one.
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if hidden or not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):  # the input names nothing, which `_find` tells
+        return []
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(
+            f"{folder.rstrip('/')}: the folder cannot be listed: {reason}; make it readable, or move it"
+        ) from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # Not `is_dir()`, which raises OSError for a link that leads to itself.
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))

@@ -40,7 +40,8 @@ def alone(place: Place) -> Iterator[None]:
     if not is_local(filesystem):
         yield
         return
-    lock = FileLock(posixpath.join(root, _LOCK))
+    # A file that stands for a lock, where there are none, would outlive a run that is killed.
+    lock = FileLock(posixpath.join(root, _LOCK), fallback_to_soft=False)
     try:
         filesystem.makedirs(root, exist_ok=True)
         lock.acquire(timeout=0)

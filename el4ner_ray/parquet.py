@@ -7,9 +7,10 @@ interpreter ends just then, the process aborts: of eleven jobs that had committe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,15 +27,32 @@ def batches(file: IO[bytes], columns: Iterable[str] | None = None, rows: int = 1
     yield from _opened(file).iter_batches(batch_size=rows, columns=_names(columns), use_threads=False)
 
 
+def valid(rows: pa.Table | pa.RecordBatch) -> pa.Table | pa.RecordBatch:
+    """The rows, once their strings are known to be UTF-8, at which Arrow does not look. Raises ArrowInvalid."""
+    rows.validate(full=True)
+    return rows
+
+
 @contextmanager
-def whole(path: str) -> Iterator[None]:
-    """Raise UsageError, naming the annotation file and the mend, where reading it in this block finds it damaged."""
+def whole(path: str, what: str = "it") -> Iterator[None]:
+    """Raise UsageError, naming a file of the output, where reading it in this block finds it damaged.
+
+    `what` is to be removed then. Errors of the file system go through as they are.
+    """
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        # Arrow tells what it cannot unpack by an OSError without a number; those of stores are of its subclasses.
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
         reason = " ".join(str(error).split())
-        mend = "remove it, and run the same `el4ner annotate` command again"
+        mend = f"remove {what}, and run the same `el4ner annotate` command again"
         raise UsageError(f"{path}: not Parquet: {reason}; {mend}") from None
+
+
+def whole_errors(path: str) -> AbstractContextManager[None]:
+    """`whole` for a file of error rows, which are written with the annotations of the same name."""
+    return whole(path, "it and the file of that name in `annotations/`")
 
 
 def _names(columns: Iterable[str] | None) -> list[str] | None:

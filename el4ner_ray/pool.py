@@ -67,7 +67,8 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
         exists = (folder / "index.json").is_file()
         if not exists and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"--output {index}: is not an index and not empty; name a new folder")
-        up_to_date = exists and read_metadata(index) == built_from
+        # One of another format was built by another version; this job has no other use for it than to replace it.
+        up_to_date = exists and read_metadata(index, any_format=True) == built_from
         pool = Pool(index, labels, built_from, None if up_to_date else tuple(texts))
     if config.demonstrations.k > pool.built_from["sentences"]:
         raise UsageError(

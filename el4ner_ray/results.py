@@ -205,7 +205,7 @@ def _before_gap(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _batches(filesystem: Any, files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     for path in files:
         with parquet.whole(path), filesystem.open(path, "rb") as file:
-            yield from parquet.batches(file, columns)
+            yield from map(parquet.valid, parquet.batches(file, columns))
 
 
 def document_of(rows: list[dict[str, Any]], directory: str) -> AnnotatedDocument:

@@ -9,7 +9,8 @@ remembers N, so that a merge that was killed goes on where it was.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def _run_of(place: Place, directory: str) -> dict[str, Any]:
 def merge(staged: Place, place: Place, number: int) -> None:
     """Put the rows of the output folder `staged` in the place of the same rows of `place`; may be called again.
 
-    A row that failed does not take the place of one that was annotated in part.
+    A row that failed, or that lacks more answers, does not take the place of one that was annotated in part.
     """
     where = {key: path for path in staged.files(ANNOTATIONS, ".parquet") for key in _keys(_read(staged, path)[0])}
     costs = take_stock(staged).summary
@@ -116,21 +117,45 @@ def _replace(
     staged: Place, wanted: Mapping[Key, str], place: Place, path: str, rows: pa.Table, summary: FileSummary, number: int
 ) -> None:
     name = posixpath.basename(path)
-    wanted = _without_losses(staged, wanted, rows)
+    errors = _error_rows(place, name)
+    wanted = _without_losses(staged, wanted, rows, errors)
     both = pa.concat_tables([rows, *_taken(staged, wanted)], promote_options="permissive")
     # The last row with a key counts; it stands where the first one stood.
     last = {key: row for row, key in enumerate(_keys(both))}
     merged = both.take(pa.array(list(last.values())))
-    kept = [error for error in _error_rows(place, name) if _key(error) not in wanted]
+    kept = [error for error in errors if _key(error) not in wanted]
     summary.entities, summary.retry = _entities(merged), number
     commit(place, name, merged, summary, [*kept, *_errors(staged, wanted)])
 
 
-def _without_losses(staged: Place, wanted: Mapping[Key, str], rows: pa.Table) -> dict[Key, str]:
-    """`wanted` but for the rows that failed now: where an old one was annotated in part, that is more than nothing."""
+def _without_losses(
+    staged: Place, wanted: Mapping[Key, str], rows: pa.Table, errors: Sequence[Mapping[str, Any]]
+) -> dict[Key, str]:
+    """`wanted` but for rows of which more was found before: annotated in part, and failed or with fewer answers now.
+
+    `rows` and their `errors` are the old ones.
+    """
     failed = {key for table in _taken(staged, wanted) for key in _keys(_of_status(table, "failed"))}
-    lost = failed.intersection(_keys(_of_status(rows, "partial")))
+    lacked, lack = _unanswered(errors), _unanswered(_errors(staged, wanted))
+    nothing = 0, 0
+    lost = {
+        key
+        for key in _keys(_of_status(rows, "partial"))
+        if key in failed or lack.get(key, nothing) > lacked.get(key, nothing)
+    }
     return {key: path for key, path in wanted.items() if key not in lost}
+
+
+def _unanswered(errors: Iterable[Mapping[str, Any]]) -> dict[Key, tuple[int, int]]:
+    """How much rows lack: of how many sentences and models some answer, counted in pairs, and how many answers.
+
+    Answers alone would not tell: where models extract nothing from a sentence, nobody is asked about it any more.
+    """
+    lacking: dict[Key, list[tuple[int, str]]] = defaultdict(list)
+    for error in errors:
+        if error["kind"] == "engine":
+            lacking[_key(error)].append((error["sentence_start"], error["model"]))
+    return {key: (len(set(of_row)), len(of_row)) for key, of_row in lacking.items()}
 
 
 def _of_status(rows: pa.Table, status: str) -> pa.Table:
@@ -152,12 +177,15 @@ def _errors(staged: Place, wanted: Mapping[Key, str]) -> Iterator[dict[str, Any]
 
 def _read(place: Place, path: str) -> tuple[pa.Table, FileSummary]:
     with parquet.whole(path), place.open(path) as file:
-        return parquet.table(file), read_summary(pq.read_metadata(file))
+        return parquet.valid(parquet.table(file)), read_summary(pq.read_metadata(file))
 
 
 def _error_rows(place: Place, name: str) -> list[dict[str, Any]]:
     content = place.read(f"{ERRORS}/{name}")
-    rows: list[dict[str, Any]] = [] if content is None else parquet.table(pa.BufferReader(content)).to_pylist()
+    if content is None:
+        return []
+    with parquet.whole_errors(f"{place.uri}/{ERRORS}/{name}"):
+        rows: list[dict[str, Any]] = parquet.table(pa.BufferReader(content)).to_pylist()
     return rows
 
 

@@ -203,8 +203,8 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def read_summary(metadata: pq.FileMetaData) -> FileSummary:
-    """The costs in an annotation file's footer."""
-    return msgspec.json.decode(metadata.metadata[_FOOTER], type=FileSummary)
+    """The costs in an annotation file's footer. Raises msgspec.DecodeError where they are not in it."""
+    return msgspec.json.decode((metadata.metadata or {}).get(_FOOTER, b""), type=FileSummary)
 
 
 def _summary(table: pa.Table, rows: pa.Table, stages: Sequence[str]) -> FileSummary:

@@ -163,14 +163,18 @@ def _occurrences(text: str, wanted: str) -> Iterator[int]:
 
 
 def _end_of_character(text: str, end: int) -> int:
-    """Where the user-perceived character that `end` may stand in ends, skipping what a loose reading left out."""
-    while end < len(text) and _JOINS_PREVIOUS.match(text[end]) and not _is_spacing(text[end]):
+    """Where the user-perceived character that `end` may stand in ends, skipping what a loose reading left out.
+
+    A vowel sign or a mark of voicing is not skipped: with it, the text names something else than the model did.
+    """
+    while end < len(text) and _JOINS_PREVIOUS.match(text[end]) and not _is_letter(text[end]):
         end += 1
     return end
 
 
-def _is_spacing(character: str) -> bool:
-    return unicodedata.category(character) == "Mc"
+def _is_letter(mark: str) -> bool:
+    """Whether what joins the character before is read as a letter."""
+    return unicodedata.category(mark)[0] == "M" and not _IGNORABLE.match(mark)
 
 
 def _stands_alone(text: str, span: Span) -> bool:

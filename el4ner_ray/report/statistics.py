@@ -140,8 +140,8 @@ def count_failures(place: Place) -> Frequent[Failed]:
     failures: Frequent[Failed] = Frequent()
     columns = ["kind", "stage", "model", "reason"]
     for path in place.files(ERRORS, ".parquet"):
-        with place.open(path) as file:
-            for batch in parquet.batches(file, columns):
+        with parquet.whole_errors(path), place.open(path) as file:
+            for batch in map(parquet.valid, parquet.batches(file, columns)):
                 for key in _rows(batch.select(columns).to_pydict().values()):
                     failures.add(key)
     return failures

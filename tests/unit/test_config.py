@@ -77,7 +77,8 @@ def test_no_turns_on_a_card_of_ones_own(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("gpus", "engine", "named"),
     [
-        (0, {"tensor_parallel_size": 2}, "gpus: 0"),
+        (0, {"tensor_parallel_size": 2}, r"engine\.tensor_parallel_size: .*gpus: 0"),
+        (0, {"pipeline_parallel_size": 2}, r"engine\.pipeline_parallel_size: .*gpus: 0"),
         (1, {"tensor_parallel_size": "two"}, "'two'"),
         (1, {"tensor_parallel_size": None}, "None"),
         (1, {"pipeline_parallel_size": 0}, "pipeline_parallel_size: 0"),
@@ -220,6 +221,11 @@ def written(tmp_path: Path, text: str) -> Path:
         (model("replicas: {max: 0}"), "models.0.replicas.range.max: "),
         (model("replicas: {min: 3, max: 2}"), "min is 3, more than max"),
         (model("replicas: {min: 1, max: 2}, gpus: 0.5"), "give a number, or whole cards"),
+        # JSON has no such numbers: a run that had written them could not be resumed.
+        ("limits: {request_seconds: .inf}", "limits.request_seconds: Input should be a finite number"),
+        ("demonstrations: {weights: {PROPN: .inf, NOUN: 1, PRON: 1, other: 0}}", "demonstrations.weights.PROPN: "),
+        (model("cpus: .nan"), "models.0.cpus: "),
+        (model("engine: {rope: {factor: [.inf]}}"), "models.0.engine: holds .inf or .nan"),
     ],
 )
 def test_a_wrong_field_is_named_in_one_line(tmp_path: Path, text: str, telling: str) -> None:

@@ -411,6 +411,67 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert list(texts(read(look(given / "a*/*.jsonl")))) == ["a/x.jsonl:1"]
 
 
+def test_folders_that_link_to_each_other_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # By every way through them, seven would be listed 13,700 times.
+    for folder in "abcdefg":
+        lines(tmp_path / "in" / folder / "x.jsonl", [{"text": folder}])
+        for other in "abcdefg".replace(folder, ""):
+            (tmp_path / "in" / folder / f"to-{other}").symlink_to(f"../{other}")
+    (tmp_path / "in" / "b-1").symlink_to("b")
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def counted(path: str) -> Any:
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for place, most in (("", 8), ("*", 1 + 8 * 7), ("*/*.jsonl", 9), ("**/x.jsonl", 16), ("**", 16 + 50 * 7)):
+        listed.clear()
+        assert [Path(file.uri).relative_to(tmp_path / "in") for file in look(tmp_path / "in" / place).files] == [
+            Path(folder, "x.jsonl") for folder in "abcdefg"
+        ]
+        assert len(listed) <= most
+
+
+def test_of_ways_with_as_many_links_the_first_by_name_counts(tmp_path: Path) -> None:
+    lines(tmp_path / "far" / "deep" / "x.jsonl", [{"text": "x"}])
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    for link, target in (("in/a/far", "far"), ("in/a-1", "far/deep"), ("in/b", "far/deep")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert list(texts(read(look(tmp_path / "in")))) == ["a-1/x.jsonl:1"]
+    (tmp_path / "in" / "a-1").unlink()
+    assert list(texts(read(look(tmp_path / "in")))) == ["a/far/deep/x.jsonl:1"]
+
+
+def test_links_that_a_pattern_names_are_followed(tmp_path: Path) -> None:
+    lines(tmp_path / "in" / "b" / "x.jsonl", [{"text": "x"}])
+    for link, target in (("in/a", "b"), ("in/up", "."), ("in/self", "self")):
+        (tmp_path / link).symlink_to(target)
+    for pattern in ("a*/*.jsonl", "a*/**", "**/a/*.jsonl", "?/../a/*.jsonl", "[a]*"):
+        if ".." in pattern:
+            assert "no file matches" in refused(tmp_path / "in" / pattern)
+        else:
+            assert list(texts(read(look(tmp_path / "in" / pattern)))) == ["a/x.jsonl:1"]
+    assert list(texts(read(look(tmp_path / "in/up/b/*.jsonl")))) == ["x.jsonl:1"]
+    assert list(texts(read(look(tmp_path / "in/up")))) == ["b/x.jsonl:1"]
+    assert "'**' can only be an entire path component" in refused(tmp_path / "in" / "b**")
+
+
+def test_a_link_to_a_file_is_a_file_of_a_pattern(tmp_path: Path) -> None:
+    lines(tmp_path / "far" / "a.txt", ["x"])
+    (tmp_path / "far" / "notes.md").write_text("# Notes")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").symlink_to("../far/a.txt")
+    assert look(tmp_path / "in/*").documents == look(tmp_path / "*/*.txt").documents / 2 == 1
+    (tmp_path / "in" / "notes.md").symlink_to("../far/notes.md")
+    assert "in/notes.md: unknown suffix" in refused(tmp_path / "in/*")
+    assert "in/notes.md: unknown suffix" in refused(tmp_path / "in/**")
+    (tmp_path / "in" / "b.txt").symlink_to("nowhere.txt")  # whoever reads it tells that
+    for place in ("in", "in/*.txt", "i*/**/?.txt"):
+        assert [Path(file.uri).name for file in look(tmp_path / place).files] == ["a.txt", "b.txt"]
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.jsonl", "locked/b.jsonl", ".hidden/c.jsonl"):
         lines(tmp_path / name, [{"text": name}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -84,6 +85,14 @@ def test_a_damaged_index_is_named_with_the_mend(tmp_path: Path, content: bytes) 
         read_metadata(str(tmp_path))
     with pytest.raises(UsageError, match="no demonstration index here"):
         read_metadata(str(tmp_path / "nowhere"))
+
+
+def test_an_index_is_written_in_utf8_whatever_the_machine_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, _=2: encoding or "ascii")
+    pool = [LabelledText("1", "Ana slept.", (LabelledSpan(0, 3, "人"),))]
+    assert read_metadata(index_of(tmp_path / "index", pool, [["Ana"]]))["types"] == ["人"]
 
 
 def test_two_tries_of_one_index_do_not_touch_each_others_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import re
@@ -9,8 +11,8 @@ import shutil
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar
@@ -32,6 +34,7 @@ from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
+from el4ner_ray.report.statistics import count_failures
 from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
@@ -39,10 +42,18 @@ from tests.conftest import ROOT, write_jsonl
 
 FIELDS = {"k": 5}
 Row = tuple[str, int, str, str]  # doc_id, part, text, status
+Unanswered = tuple[str, str, int]  # stage, model, start of the sentence
 
 
-def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0, reason: str = "no answer") -> str:
-    """Commit a file with these rows, an error for each that is not ok; its name."""
+def put(
+    place: Place,
+    *rows: Row,
+    requests: int = 1,
+    retry: int = 0,
+    reason: str = "no answer",
+    unanswered: Sequence[Unanswered] = (("extract", "m", 0),),
+) -> str:
+    """Commit a file with these rows, these errors for each that is not ok; its name."""
     table = pa.Table.from_pylist(
         [
             {
@@ -55,10 +66,14 @@ def put(place: Place, *rows: Row, requests: int = 1, retry: int = 0, reason: str
         ANNOTATION_SCHEMA,
     )  # fmt: skip
     errors = [
-        {"doc_id": doc_id, "part": part, "kind": "engine", "stage": "extract", "reason": reason}
+        {
+            "doc_id": doc_id, "part": part, "kind": "engine", "stage": stage, "model": model,
+            "sentence_start": start, "sentence_end": start + 1, "reason": reason,
+        }
         for doc_id, part, _, status in rows
         if status != "ok"
-    ]
+        for stage, model, start in unanswered
+    ]  # fmt: skip
     summary = FileSummary(len(rows), 0, {"extract": {"m": Usage(requests=requests)}}, retry)
     commit(place, file_name(table), table, summary, errors)
     return file_name(table)
@@ -211,6 +226,40 @@ def test_a_damaged_file_is_named_with_the_mend(place: Place) -> None:
     Path(place.files("annotations", ".parquet")[0]).unlink()  # now it is the first
     with pytest.raises(UsageError, match=told):
         read_annotations(place.uri)
+
+
+def test_a_flipped_byte_is_read_over_or_named(place: Place) -> None:
+    # Arrow tells it in many ways, and some not before the strings are looked at.
+    put(place, *((name, 0, f"{name} met Ben.", "partial") for name in ("Anna", "Cleo", "Dora")))
+    reads: dict[str, list[Callable[[], object]]] = {
+        "annotations": [
+            lambda: committed_texts(place),
+            lambda: take_stock(place),
+            lambda: list(read_annotations(place.uri)),
+        ],
+        "errors": [lambda: retry._error_rows(place, name), lambda: count_failures(place)],
+    }
+    name = file_name_of(place)
+    for folder, of_folder in reads.items():
+        path = Path(place.uri, folder, name)
+        whole, told = path.read_bytes(), 0
+        for at in range(0, len(whole), 41):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+            for read in of_folder:
+                with suppress(UsageError):
+                    read()
+                    continue
+                told += 1
+        assert told > 20
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), TimeoutError("the store is silent"), FileNotFoundError("gone")]
+)
+def test_a_file_that_cannot_be_reached_is_not_called_damaged(error: OSError) -> None:
+    with pytest.raises(type(error)), parquet.whole("x.parquet"):
+        raise error
 
 
 @pytest.mark.parametrize(
@@ -434,6 +483,36 @@ def test_a_retry_that_fails_altogether_leaves_what_was_found_in_part(place: Plac
     assert take_stock(place).summary.stages["extract"]["m"].requests == 1 + 10 + 5
 
 
+EXTRACT, CLASSIFY = ("extract", "m", 0), ("classify", "m", 0)
+EVERY_MODEL = [("extract", model, 0) for model in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [
+        ([EXTRACT], [EXTRACT], "now"),
+        ([EXTRACT], [CLASSIFY], "now"),
+        ([CLASSIFY], [CLASSIFY, CLASSIFY], "before"),
+        # Where no model extracts anything, nobody is asked about it: few requests, and nothing found.
+        ([CLASSIFY] * 20, EVERY_MODEL, "before"),
+        (EVERY_MODEL, [CLASSIFY] * 20, "now"),
+        ([EXTRACT], [("classify", model, 0) for model in "abm"], "before"),
+        ([CLASSIFY] * 20, [("verify", "m", start) for start in range(2)], "before"),
+    ],
+)
+def test_a_retry_leaves_what_lacks_less(
+    place: Place, before: list[Unanswered], now: list[Unanswered], kept: str
+) -> None:
+    put(place, ("a", 0, "A", "partial"), reason="before", unanswered=before)
+    staged = Place(f"{place.uri}/retry/2")
+    put(staged, ("a", 0, "A", "partial"), requests=10, reason="now", unanswered=now)
+    retry.merge(staged, place, 2)
+    (errors,) = place.files("errors", ".parquet")
+    assert {row["reason"] for row in pq.read_table(errors).to_pylist()} == {kept}
+    assert held(place) == {("a", 0): ("A", "partial")}
+    assert take_stock(place).summary.stages["extract"]["m"].requests == 1 + 10
+
+
 def test_a_second_retry_replaces_what_failed_again(failed: Place, staged: Place) -> None:
     retry.merge(staged, failed, 2)
     again = Place(f"{failed.uri}/retry/3")
@@ -611,6 +690,21 @@ def test_one_run_at_a_time_writes_into_an_output(finished: Place) -> None:
         raise KeyError
     with alone(finished):  # the lock is let go of, and its file, which stays, is nobody's output
         assert not finished.unfinished("")
+
+
+def test_a_file_system_without_locks_is_told_and_nothing_outlives_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A file that stands for a lock would keep out the run that is to go on after a kill.
+    def missing(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    place = Place(str(tmp_path / "out"))
+    with alone(place), alone(place):
+        pass
+    assert [message for message in caplog.messages if "let no other run write into it" in message] == caplog.messages
+    assert len(caplog.messages) == 2
 
 
 def test_a_folder_that_cannot_be_written_to_cannot_be_locked(tmp_path: Path) -> None:

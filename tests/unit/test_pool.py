@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from el4ner_ray.config import JobConfig, load
+from el4ner_ray.demonstrations import FORMAT
+from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.pool import open_pool, origin
+from tests.conftest import write_jsonl
 
 LABELS = {"person": "named people"}
 POOL = [LabelledText("1", "Ana slept.", (LabelledSpan(0, 3, "person"),))]
@@ -38,6 +41,28 @@ def test_what_models_list_depends_on_how_they_are_asked(changed: dict[str, Any])
 @pytest.mark.parametrize("changed", _changes(), ids=lambda changed: next(iter(changed)))
 def test_gold_spans_serve_any_ensemble(changed: dict[str, Any]) -> None:
     assert origin(_config("gold"), POOL, LABELS) == origin(_config("gold", **changed), POOL, LABELS)
+
+
+def test_an_index_of_another_format_is_built_again_where_it_is_the_jobs_own(tmp_path: Path) -> None:
+    config = load(profile="fake", overrides={"demonstrations": {"k": 1, "pool_spans": "gold"}})
+    source = str(
+        write_jsonl(
+            tmp_path / "pool.jsonl", [{"text": "Ana slept.", "entities": [{"start": 0, "end": 3, "type": "person"}]}]
+        )
+    )
+    index = tmp_path / "index"
+    index.mkdir()
+    built_from = open_pool(config, source, str(index / "new")).built_from
+    for format_, left in ((FORMAT, None), (FORMAT - 1, 1), (FORMAT + 1, 1)):
+        (index / "index.json").write_text(json.dumps(built_from | {"format": format_}))
+        texts = open_pool(config, source, str(index)).texts
+        assert (texts if texts is None else len(texts)) == left
+    told = rf"--pool {index}: index format {FORMAT + 1}, need {FORMAT}; build it again with `el4ner index`"
+    with pytest.raises(UsageError, match=told):
+        open_pool(config, str(index))
+    (index / "index.json").write_text('{"pages": 3}')  # of something else: nothing is put in its place
+    with pytest.raises(UsageError, match="of something else than a demonstration index; name another folder"):
+        open_pool(config, source, str(index))
 
 
 @pytest.mark.parametrize(
