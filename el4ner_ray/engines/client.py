@@ -116,7 +116,7 @@ class ServedEnsemble:
         ):
             with attempt:
                 await self._until_started()
-                response = self._handle(model).options(session_id=session).generate.remote(payload)
+                response = self._generate(model).options(session_id=session).remote(payload)
                 try:
                     async with asyncio.timeout(self._limits.request_seconds):
                         return _decode_completions(await response)
@@ -126,9 +126,12 @@ class ServedEnsemble:
                     raise
         raise AssertionError("unreachable: tenacity returns or raises")
 
-    def _handle(self, model: str) -> DeploymentHandle:
+    def _generate(self, model: str) -> DeploymentHandle:
         if model not in self._handles:
-            self._handles[model] = serve.get_deployment_handle(model, application_name(model, self._job))
+            handle = serve.get_deployment_handle(model, application_name(model, self._job))
+            # For bytes; Serve's default over gRPC, cloudpickle, is for objects that pickle does not take.
+            pickled = {"request_serialization": "pickle", "response_serialization": "pickle"}
+            self._handles[model] = handle.options(method_name="generate", **pickled)
         return self._handles[model]
 
 

@@ -37,8 +37,8 @@ def test_a_call_that_nobody_waits_for_any_more_is_cancelled(monkeypatch: pytest.
     # Once each try of a call that took too long went on in its replica, beside the next ones.
     limits = {"retries": 0, "request_seconds": 600 if given_up else 0.01}
     ensemble, response = ServedEnsemble(load(profile="fake", overrides={"limits": limits}), "01"), Unanswered()
-    handle = SimpleNamespace(generate=SimpleNamespace(remote=lambda _: response))
-    monkeypatch.setattr(ServedEnsemble, "_handle", lambda *_: SimpleNamespace(options=lambda session_id: handle))
+    handle = SimpleNamespace(remote=lambda _: response)
+    monkeypatch.setattr(ServedEnsemble, "_generate", lambda *_: SimpleNamespace(options=lambda session_id: handle))
 
     async def ask() -> None:
         call = asyncio.create_task(ensemble._call("fake-a", [Request(("x",))], "", logs.bound(logging.getLogger())))
@@ -74,8 +74,8 @@ def test_an_engine_that_ray_ended_for_want_of_memory_is_asked_again(monkeypatch:
         return Answer()
 
     asked: list[int] = []
-    handle = SimpleNamespace(generate=SimpleNamespace(remote=generate))
-    monkeypatch.setattr(ServedEnsemble, "_handle", lambda *_: SimpleNamespace(options=lambda session_id: handle))
+    handle = SimpleNamespace(remote=generate)
+    monkeypatch.setattr(ServedEnsemble, "_generate", lambda *_: SimpleNamespace(options=lambda session_id: handle))
     monkeypatch.setattr(client, "wait_random_exponential", lambda **_: wait_none())
     ensemble = ServedEnsemble(load(profile="fake"), "01")
     [answer] = asyncio.run(ensemble._call("fake-a", [Request(("x",))], "", logs.bound(logging.getLogger())))
