@@ -3,23 +3,21 @@
 A replica of the scripted engine works on `calls_at_once`, and the others wait, as they do where a GPU is busy: it is
 used fully while the pipeline keeps that many in flight. What it keeps in flight grows with the replicas, as
 `limits.batches_in_flight` does in a job that is sized for them. The cores that are busy tell whether the pipeline or
-the machine is the limit. Both are those from the commit of what was in flight first until no more comes in: the start
-of 48 engines on two cores takes minutes, and never the same, and at the end the stages run empty, one after another.
+the machine is the limit. Both count from when all engines have started to the run's end: the start of 48 of them on two
+cores takes minutes. A part of it would not do: at first the engines are asked for many batches, at last they end few.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks import commits, scripted
+from benchmarks import scripted
 from benchmarks.measured import Figure, ratios
 from el4ner_ray.config import load
-
-# pre_extract, extract, classify, verify: each holds batches for its engines.
-_ASKING_STAGES = 4
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,12 +43,10 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     pool = scripted.write_pool(scratch / "pool.jsonl", 500, names)
     index = scripted.build_index(scratch, pool, {"demonstrations": demonstrations})
     profile = load(profile="fake", overrides={"limits": workload.limits})
-    limits = profile.limits
-    wave = max(1, workload.in_flight * limits.batch_documents // limits.documents_per_file)  # files, a replica
 
     def measured(replicas: int) -> tuple[float, float]:
         """Sentences a second, and cores that are busy with them."""
-        documents = workload.batches * replicas * limits.batch_documents
+        documents = workload.batches * replicas * profile.limits.batch_documents
         models = [
             model.model_dump(mode="json", exclude_unset=True) | {"replicas": replicas, "cpus": 0.01}
             for model in profile.models
@@ -64,8 +60,10 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
 
         corpus = scripted.write_corpus(scratch / "corpus.jsonl", documents, workload.document_sentences, names)
         run = scripted.annotate(scratch, corpus, index, "out", config)
-        pace = commits.pace(run.output, first=wave * replicas, last=_ASKING_STAGES * wave * replicas)
-        return pace.sentences_per_second, run.watched.cores_busy(pace.began, pace.ended)
+        (session,) = run.content["sessions"]
+        ready = datetime.fromisoformat(session["started"]).timestamp() + session["startup_seconds"]
+        busy = run.watched.cores_busy(ready, ready + session["wall_seconds"])
+        return run.content["sentences_per_second"], busy
 
     rates: dict[int, list[float]] = {number: [] for number in workload.replicas}
     busy: dict[int, list[float]] = {number: [] for number in workload.replicas}

@@ -10,15 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
-import pyarrow as pa
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import bench, cluster, commits, running
+from benchmarks import bench, cluster, running
 from benchmarks.measured import Figure, Floor, ratios
-from el4ner_ray import schema
-from el4ner_ray.sink import ANNOTATIONS, FileSummary, Place, commit
 
 FIGURES = [
     Figure("rate", "1/s", (90.0, 110.0, 100.0), 10),
@@ -86,21 +83,6 @@ def test_cpu_time_is_counted_by_kind() -> None:
 def test_cores_are_busy_between_the_looks_that_are_nearest_to_two_times() -> None:
     watched = running.Watched(course=[(10.0, 5.0), (20.0, 6.0), (30.0, 21.0), (40.0, 90.0)])
     assert watched.cores_busy(19.0, 31.0) == 1.5
-
-
-def test_the_pace_of_a_run_is_that_between_its_first_and_its_last_files(tmp_path: Path) -> None:
-    place = Place(str(tmp_path))
-    rows = pa.Table.from_pylist([], schema.ANNOTATION_SCHEMA)
-    for number, seconds in enumerate((10, 30, 20)):
-        name = f"{number}.parquet"
-        commit(place, name, rows, FileSummary(sentences=100 + number), [])
-        os.utime(tmp_path / ANNOTATIONS / name, (seconds, seconds))
-        if not number:
-            with pytest.raises(ValueError, match="documents"):
-                commits.pace(tmp_path, first=1, last=0)
-    assert commits.pace(tmp_path, first=1, last=0).sentences_per_second == 203 / 20
-    assert commits.pace(tmp_path, first=2, last=0).sentences_per_second == 101 / 10
-    assert commits.pace(tmp_path, first=1, last=1).sentences_per_second == 102 / 10
 
 
 def test_memory_is_watched_on_the_driver_and_on_each_node() -> None:
