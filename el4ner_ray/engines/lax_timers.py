@@ -6,9 +6,9 @@ cores of an AMD Zen 3 2.4 % of both, beside what each interrupts. Linux may let 
 slack, which a thread inherits from the one that starts it: with a slack of 90 ms they wake up ten times a second. What
 a thread waits for still wakes it at once.
 
-Threads of Ray's processes look round, too: an idle session with three scripted engines took 4.5 and 4.6 s of CPU a minute
-with lax timers, and 5.7 and 6.3 without. More than a third of the rest is the main thread of each worker, which looks for signals a
-hundred times a second (a constant of Ray's C++ side), by a timer that knows no slack (`timerfd`).
+Threads of Ray's processes look round, too: an idle session with three scripted engines took 4.5 and 4.6 s of CPU a
+minute with lax timers, and 5.7 and 6.3 without. More than a third of the rest is the main thread of each worker, which
+looks for signals a hundred times a second (a constant of Ray's C++ side), by a timer that knows no slack (`timerfd`).
 """
 
 from __future__ import annotations
