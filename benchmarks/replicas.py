@@ -4,7 +4,7 @@ A replica of the scripted engine works on `calls_at_once`, and the others wait, 
 used fully while the pipeline keeps that many in flight. What it keeps in flight grows with the replicas, as
 `limits.batches_in_flight` does in a job that is sized for them. The cores that are busy tell whether the pipeline or
 the machine is the limit. Both count from when all engines have started to the run's end: the start of 48 of them on two
-cores takes minutes. A part of it would not do: at first the engines are asked for many batches, at last they end few.
+cores takes minutes. No part of a run is like another: at first batches only start, at the end they only finish.
 """
 
 from __future__ import annotations

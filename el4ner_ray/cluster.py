@@ -75,9 +75,9 @@ def end_leftovers() -> None:
 def session() -> Iterator[None]:
     """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run.
 
-    On this machine, timeouts of Ray's own threads then pass up to 90 ms late (`engines.lax_timers`). Within it SIGTERM
-    arrives as SystemExit, and so does SIGHUP, unless it is ignored or the caller handles it. Raises UsageError when the
-    cluster does not answer.
+    On this machine, timeouts in what Ray starts, but for engines and the API, then pass up to 90 ms late
+    (`engines.lax_timers`). Within it SIGTERM arrives as SystemExit, and so does SIGHUP, unless it is ignored or the
+    caller handles it. Raises UsageError when the cluster does not answer.
     """
     if ray.is_initialized():
         yield

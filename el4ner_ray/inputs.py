@@ -70,6 +70,8 @@ def _find(given: str, without: str | None) -> list[Found]:
         raise UsageError(f"{given}: cannot be opened: {error}") from None
     for file in files:
         if suffix(file) is None:
+            if is_local(fs) and os.path.islink(file) and not os.path.exists(file):
+                raise UsageError(f"{file}: a link that leads nowhere; mend it, or remove it")
             raise UsageError(f"{file}: unknown suffix; it takes {known}")
         if not encodable(file):
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
@@ -160,7 +162,7 @@ def _glob(fs: Any, pattern: str) -> tuple[str, list[str]]:
 def _matching(folder: str, parts: Sequence[str], hidden: bool) -> Iterator[str]:
     """What matches the parts of a pattern, from a local folder on; some of it twice where the pattern has several `**`.
 
-    A link that a part names is followed wherever it leads.
+    A link that a part names is followed wherever it leads; one that a wildcard finds, unless it leads up.
     """
     part, *rest = parts
     matches = re.compile(glob_translate(part)).match
@@ -169,9 +171,11 @@ def _matching(folder: str, parts: Sequence[str], hidden: bool) -> Iterator[str]:
             yield from _matching(way, rest or ["*"], hidden)
         return
     for entry in _entries(folder, hidden):
-        if matches(entry.name) and not rest:
+        if not matches(entry.name) or (fsspec.core.has_magic(part) and _leads_up(entry)):
+            continue
+        if not rest:
             yield entry.path
-        elif matches(entry.name) and _is_folder(entry):
+        elif _is_folder(entry):
             yield from _matching(entry.path, rest, hidden)
 
 
@@ -196,6 +200,14 @@ def _walk(root: str, hidden: bool = False) -> Iterator[tuple[str, list[os.DirEnt
                 heapq.heappush(ways, (links, f"{entry.path}/", posixpath.join(real, entry.name)))
             elif (target := os.path.realpath(entry.path)) not in above:
                 heapq.heappush(ways, (links + 1, f"{entry.path}/", target))
+
+
+def _leads_up(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to a folder that it lies in, and so in circles."""
+    if not entry.is_symlink():
+        return False
+    target = os.path.realpath(entry.path)
+    return any(os.path.realpath(folder) == target for folder in PurePosixPath(entry.path).parents)
 
 
 def _entries(folder: str, hidden: bool) -> list[os.DirEntry[str]]:

@@ -37,16 +37,18 @@ def valid(rows: pa.Table | pa.RecordBatch) -> pa.Table | pa.RecordBatch:
 def whole(path: str, what: str = "it") -> Iterator[None]:
     """Raise UsageError, naming a file of the output, where reading it in this block finds it damaged.
 
-    `what` is to be removed then. Errors of the file system go through as they are.
+    `what` is to be removed then. Errors of the file system go through as they are, if they can be told: Arrow has an
+    OSError without a number for what it cannot unpack, and so has gcsfs for what is forbidden.
     """
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        # Arrow tells what it cannot unpack by an OSError without a number; those of stores are of its subclasses.
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise
         reason = " ".join(str(error).split())
         mend = f"remove {what}, and run the same `el4ner annotate` command again"
+        if isinstance(error, OSError):
+            raise UsageError(f"{path}: cannot be read: {reason}; if it is damaged, {mend}") from None
         raise UsageError(f"{path}: not Parquet: {reason}; {mend}") from None
 
 

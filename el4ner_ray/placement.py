@@ -21,9 +21,21 @@ def start_order(models: tuple[ModelConfig, ...]) -> list[list[ModelConfig]]:
 
 
 def cards_needed(config: JobConfig) -> int:
-    """The fewest GPUs on which a run can place the fewest replicas of all models; 0 for models on cores."""
-    replicas = {model.name: model.replica_range.min for model in config.models}
-    return next(gpus for gpus in itertools.count() if rooms(config.models, replicas, gpus) is not None)
+    """The fewest GPUs on which Ray can place the fewest replicas of all models; 0 for models on cores.
+
+    Two replicas of one model may be beside each other, which `rooms` does not plan.
+    """
+    whole, free = 0, list[float]()
+    for model in itertools.chain.from_iterable(start_order(config.models)):
+        for _ in range(model.replica_range.min):
+            if model.gpus_of_replica >= 1:
+                whole += math.ceil(model.gpus_of_replica)
+            elif model.gpus_of_replica > 0:
+                if (card := _fullest(model.gpus_of_replica, free)) is None:
+                    card = len(free)
+                    free.append(1.0)
+                free[card] -= model.gpus_of_replica
+    return whole + len(free)
 
 
 def rooms(models: tuple[ModelConfig, ...], replicas: Mapping[str, int], gpus: int) -> list[float] | None:
@@ -47,11 +59,16 @@ def _place(share: float, replicas: int, free: list[float]) -> bool:
     """Take each replica's share from what is `free`; False where one has no place, or only beside another of them."""
     taken: set[int] = set()
     for _ in range(replicas):
-        # Shares such as 0.34 + 0.33 + 0.33 are not exact.
-        with_room = [card for card, room in enumerate(free) if room > share - 1e-6]
-        card = min(with_room, key=free.__getitem__, default=None)
+        card = _fullest(share, free)
         if card is None or card in taken:
             return False
         taken.add(card)
         free[card] -= share
     return True
+
+
+def _fullest(share: float, free: list[float]) -> int | None:
+    """The card that Ray takes: the fullest one that has room for the share."""
+    # Shares such as 0.34 + 0.33 + 0.33 are not exact.
+    with_room = [card for card, room in enumerate(free) if room > share - 1e-6]
+    return min(with_room, key=free.__getitem__, default=None)

@@ -57,7 +57,7 @@ class EngineReplica:
         Serve gives up after a bounded number of tries.
         """
         self._engine: Engine
-        lax_timers.exact()  # of Ray's own threads, which are there already, they stay lax
+        lax_timers.exact()  # Ray's own threads run already, and stay lax
         os.nice(int(os.environ.get(_NICENESS, "0")))  # of what it starts, too
         if model.takes_turns:
             of_process = ray.get_runtime_context()

@@ -458,6 +458,22 @@ def test_links_that_a_pattern_names_are_followed(tmp_path: Path) -> None:
     assert "'**' can only be an entire path component" in refused(tmp_path / "in" / "b**")
 
 
+def test_a_wildcard_goes_through_no_link_that_leads_up(tmp_path: Path) -> None:
+    lines(tmp_path / "in" / "a" / "b" / "x.jsonl", [{"text": "x"}])
+    lines(tmp_path / "in" / "other.jsonl", [{"text": "other"}])
+    (tmp_path / "in" / "a" / "b" / "up").symlink_to("../..")
+    assert list(texts(read(look(tmp_path / "in/a/*/*")))) == ["b/x.jsonl:1"]
+    assert "no file matches" in refused(tmp_path / "in/a/b/u*/*.jsonl")
+    assert list(texts(read(look(tmp_path / "in/a/b/up/*.jsonl")))) == ["other.jsonl:1"]
+
+
+def test_a_link_that_leads_nowhere_is_told_so(tmp_path: Path) -> None:
+    lines(tmp_path / "in" / "a.jsonl", [{"text": "x"}])
+    (tmp_path / "in" / "current").symlink_to("/nowhere")
+    assert "in/current: a link that leads nowhere" in refused(tmp_path / "in/*")
+    assert look(tmp_path / "in").documents == 1
+
+
 def test_a_link_to_a_file_is_a_file_of_a_pattern(tmp_path: Path) -> None:
     lines(tmp_path / "far" / "a.txt", ["x"])
     (tmp_path / "far" / "notes.md").write_text("# Notes")

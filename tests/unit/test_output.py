@@ -262,6 +262,12 @@ def test_a_file_that_cannot_be_reached_is_not_called_damaged(error: OSError) -> 
         raise error
 
 
+def test_what_a_store_refuses_without_a_number_is_not_told_to_be_damaged() -> None:
+    told = r"x\.parquet: cannot be read: Forbidden: 403; if it is damaged, remove it"
+    with pytest.raises(UsageError, match=told), parquet.whole("x.parquet"):
+        raise OSError("Forbidden: 403")  # as gcsfs
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [("{", "give the folder that"), ("[]", "give the folder that"), ("{}", "has no fingerprint; name another folder")],

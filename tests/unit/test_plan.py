@@ -36,6 +36,13 @@ def ensemble(*gpus: float, **engines: dict[str, Any]) -> JobConfig:
     return JobConfig.model_validate({"profile": "paper", "models": models, "verifier": "a"})
 
 
+def in_pairs(*gpus: float) -> JobConfig:
+    """`ensemble` with two replicas of each model."""
+    config = ensemble(*gpus)
+    models = tuple(model.model_copy(update={"replicas": 2}) for model in config.models)
+    return config.model_copy(update={"models": models})
+
+
 def finished(config: JobConfig, seconds: dict[str, float], **more: Any) -> dict[str, Any]:
     """run.json of 20 documents with 100 sentences at 0.5 sentences/s."""
     stages = {"extract": {name: {"seconds": value / 2} for name, value in seconds.items()}}
@@ -140,6 +147,9 @@ def test_shares_of_a_card_fill_it_and_no_more() -> None:
         (load(profile="tiny-cpu"), 0),
         (ensemble(0.6, 0.6, 0.6), 3),  # 1.8 cards in sum
         (ensemble(0.4, 0.6, 1), 2),
+        (in_pairs(0.34, 0.33), 2),
+        (in_pairs(0.5), 1),  # side by side, as Ray places them
+        (in_pairs(1, 0.6), 4),
     ],
 )
 def test_cards_that_an_ensemble_needs(config: JobConfig, cards: int) -> None:
