@@ -2,7 +2,7 @@
 
     python -m tests.faults [--only FAULT,…] [--share 0.1] [--seed 7] [--folder out/faults]
 
-Prints a table and writes it as FOLDER/faults.json. Each fault is one function below; `TIMES` says how often it strikes.
+Prints a table and writes it as FOLDER/faults.json. Each fault is a function below; `FAULTS` says how often it strikes.
 """
 
 from __future__ import annotations
@@ -336,6 +336,8 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.folder.absolute() / f"{os.getpid()}"
     chosen = [n for n in FAULTS if options.only is None or any(n.startswith(o) for o in options.only.split(","))]
+    if not chosen:
+        parser.error(f"--only: there is no such fault; name some of {', '.join(FAULTS)}")
     pool, index = ROOT / "examples" / "pool.jsonl", folder / "index"
     command = [sys.executable, "-m", "el4ner_ray", "index", pool, "--output", index, "--profile", "fake"]
     subprocess.run([*command, "--pool-spans", "gold"], cwd=ROOT, check=True, capture_output=True)
