@@ -149,14 +149,10 @@ def test_a_state_that_cannot_be_read_is_no_success(monkeypatch: pytest.MonkeyPat
 class Answering:
     """Stands for Serve's handle: an engine that answers every request with its own text."""
 
-    def options(self, session_id: str) -> Answering:
+    def options(self, **_: str) -> Answering:
         return self
 
-    @property
-    def generate(self) -> SimpleNamespace:
-        return SimpleNamespace(remote=self._answer)
-
-    async def _answer(self, payload: bytes) -> bytes:
+    async def remote(self, payload: bytes) -> bytes:
         requests = msgspec.msgpack.decode(payload, type=list[Request])
         return msgspec.msgpack.encode([Completion(request.turns[0]) for request in requests])
 
