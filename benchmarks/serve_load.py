@@ -183,10 +183,10 @@ def rounds(stages: dict[str, dict[str, dict[str, float]]]) -> list[float]:
     """
     found = []
     for stage, models in stages.items():
-        # All questions of a sentence are one call, and each says how long that took.
-        took = {name: usage["seconds"] / usage["requests"] for name, usage in models.items() if usage["requests"]}
         if stage == "retrieve":  # asks the embedder, no engine
             continue
+        # All questions of a sentence are one call, and each says how long that took.
+        took = {name: usage["seconds"] / usage["requests"] for name, usage in models.items() if usage["requests"]}
         if stage == "classify" and "fake-c" in took:
             found.append(took.pop("fake-c"))
         if took:

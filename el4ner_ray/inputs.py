@@ -68,14 +68,14 @@ def _find(given: str, without: str | None) -> list[Found]:
             raise UsageError(f"{given}: no such file or folder; check the path")
     except (OSError, ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand
         raise UsageError(f"{given}: cannot be opened: {error}") from None
+    local = is_local(fs)
     for file in files:
         if suffix(file) is None:
-            if is_local(fs) and os.path.islink(file) and not os.path.exists(file):
+            if local and os.path.islink(file) and not os.path.exists(file):
                 raise UsageError(f"{file}: a link that leads nowhere; mend it, or remove it")
             raise UsageError(f"{file}: unknown suffix; it takes {known}")
         if not encodable(file):
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
-    local = is_local(fs)
     return [
         Found(given, file if local else _uri(given, fs, root, file), file.removeprefix(root).lstrip("/"))
         for file in (_once(files) if local else files)
@@ -170,8 +170,9 @@ def _matching(folder: str, parts: Sequence[str], hidden: bool) -> Iterator[str]:
         for way, _ in _walk(folder, hidden):
             yield from _matching(way, rest or ["*"], hidden)
         return
+    above = _above(folder) if fsspec.core.has_magic(part) else set()
     for entry in _entries(folder, hidden):
-        if not matches(entry.name) or (fsspec.core.has_magic(part) and _leads_up(entry)):
+        if not matches(entry.name) or (entry.is_symlink() and os.path.realpath(entry.path) in above):
             continue
         if not rest:
             yield entry.path
@@ -185,8 +186,7 @@ def _walk(root: str, hidden: bool = False) -> Iterator[tuple[str, list[os.DirEnt
     Of the ways to it, that with the fewest links counts, and of several the first by name. Links to what `root` lies in
     are not followed. By every way through folders that link to each other, there would be no end of it.
     """
-    above = {os.path.realpath(folder) for folder in PurePosixPath(root).parents}
-    seen: set[str] = set()
+    above, seen = _above(root), set[str]()
     ways = [(0, posixpath.join(root, ""), os.path.realpath(root))]
     while ways:
         links, way, real = heapq.heappop(ways)
@@ -202,12 +202,9 @@ def _walk(root: str, hidden: bool = False) -> Iterator[tuple[str, list[os.DirEnt
                 heapq.heappush(ways, (links + 1, f"{entry.path}/", target))
 
 
-def _leads_up(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a link to a folder that it lies in, and so in circles."""
-    if not entry.is_symlink():
-        return False
-    target = os.path.realpath(entry.path)
-    return any(os.path.realpath(folder) == target for folder in PurePosixPath(entry.path).parents)
+def _above(folder: str) -> set[str]:
+    """Where a local folder lies, and all that it lies in: links to them lead in circles."""
+    return {os.path.realpath(parent) for parent in PurePosixPath(folder, "_").parents}
 
 
 def _entries(folder: str, hidden: bool) -> list[os.DirEntry[str]]:

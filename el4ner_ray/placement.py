@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 
@@ -25,17 +24,16 @@ def cards_needed(config: JobConfig) -> int:
 
     Two replicas of one model may be beside each other, which `rooms` does not plan.
     """
-    whole, free = 0, list[float]()
-    for model in itertools.chain.from_iterable(start_order(config.models)):
-        for _ in range(model.replica_range.min):
-            if model.gpus_of_replica >= 1:
-                whole += math.ceil(model.gpus_of_replica)
-            elif model.gpus_of_replica > 0:
-                if (card := _fullest(model.gpus_of_replica, free)) is None:
-                    card = len(free)
-                    free.append(1.0)
-                free[card] -= model.gpus_of_replica
-    return whole + len(free)
+    replicas = {model.name: model.replica_range.min for model in config.models}
+    free: list[float] = []
+    for model in _on_shares(config.models):
+        for _ in range(replicas[model.name]):
+            card = _fullest(model.gpus_of_replica, free)
+            if card is None:
+                card = len(free)
+                free.append(1.0)
+            free[card] -= model.gpus_of_replica
+    return _whole_cards(config.models, replicas) + len(free)
 
 
 def rooms(models: tuple[ModelConfig, ...], replicas: Mapping[str, int], gpus: int) -> list[float] | None:
@@ -44,15 +42,23 @@ def rooms(models: tuple[ModelConfig, ...], replicas: Mapping[str, int], gpus: in
     A run starts model after model, all replicas of one at once, and Ray takes the fullest card that has room. Two of
     one model on a card would load side by side, each taking the other's memory for its own.
     """
-    in_order = [model for group in start_order(models) for model in group]
-    whole = sum(replicas[m.name] * math.ceil(m.gpus_of_replica) for m in in_order if m.gpus_of_replica >= 1)
+    whole = _whole_cards(models, replicas)
     if whole > gpus:
         return None
     free = [0.0] * whole + [1.0] * (gpus - whole)
-    for model in in_order:
-        if 0 < model.gpus_of_replica < 1 and not _place(model.gpus_of_replica, replicas[model.name], free):
+    for model in _on_shares(models):
+        if not _place(model.gpus_of_replica, replicas[model.name], free):
             return None
     return free
+
+
+def _on_shares(models: tuple[ModelConfig, ...]) -> list[ModelConfig]:
+    """Models that take a part of a card, as they start."""
+    return [model for group in start_order(models) for model in group if 0 < model.gpus_of_replica < 1]
+
+
+def _whole_cards(models: tuple[ModelConfig, ...], replicas: Mapping[str, int]) -> int:
+    return sum(replicas[m.name] * math.ceil(m.gpus_of_replica) for m in models if m.gpus_of_replica >= 1)
 
 
 def _place(share: float, replicas: int, free: list[float]) -> bool:

@@ -182,9 +182,8 @@ def plan_cores(config: JobConfig, costs: Costs, cores: int) -> Plan:
         Replicas(name, 1, 0.0, shares[name].threads, costs[name], costs[name] / shares[name].threads / seconds)
         for name in config.model_names
     )
-    notes = (
-        ("a model on several cores is taken to be as many times as fast",) if any(m.cores > 1 for m in models) else ()
-    )
+    guess = "a model on several cores is taken to be as many times as fast"
+    notes = (guess,) if any(model.cores > 1 for model in models) else ()
     return Plan(models, 0, 0, bottleneck, 1 / seconds, notes)
 
 
