@@ -20,7 +20,7 @@ from ray._private import ray_constants, services, worker
 from ray.data import DataContext
 from ray.job_config import JobConfig
 
-from el4ner_ray import logs, machine, orphans
+from el4ner_ray import idle_loop, logs, machine, orphans
 from el4ner_ray.engines import lax_timers
 from el4ner_ray.errors import UsageError
 
@@ -46,8 +46,8 @@ _FEWER_ROUNDS = {
     # Every 5 s the agent asks the system about each process.
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
 }
-# The dashboard has ten processes.
-_CORES_FOR_A_DASHBOARD = 5
+# On so many Ray runs without its dashboard, which has ten processes, and Ray Data's loop sleeps while engines work.
+_FEW_CORES = 4
 
 # Ray 2.60 gives a node 30 s to start (a constant in `ray/_private/node.py`), its dashboard 60, each part of it and the
 # node's agent 30. Where two cores are busy with another run, that is too little, and the run ends with Ray's own error.
@@ -230,6 +230,8 @@ def _handlers_restored() -> Iterator[None]:
 def _start(job: JobConfig) -> None:
     """A session on this machine. A raylet ends itself when its agent has not started after 30 s: then another try."""
     cores = machine.cores()
+    if cores <= _FEW_CORES:
+        idle_loop.install()
     for tries_left in reversed(range(_TRIES_TO_START)):
         try:
             with patient_start():
@@ -238,7 +240,7 @@ def _start(job: JobConfig) -> None:
                     job_config=job,
                     num_cpus=max(2, cores),
                     object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
-                    include_dashboard=cores >= _CORES_FOR_A_DASHBOARD,
+                    include_dashboard=cores > _FEW_CORES,
                     dashboard_host="127.0.0.1",
                     log_to_driver=False,
                     logging_level=logging.WARNING,
