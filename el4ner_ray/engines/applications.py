@@ -88,7 +88,7 @@ class Starting:
                     return
                 closed = self._closed.wait(PAUSE_SECONDS)
             self.ended_at = time.perf_counter()
-            self._say(f"engines are ready after {self.ended_at - self._began:.0f} s")
+            self._say(f"engines are ready after {self.ended_at - self._began:.0f} s: {', '.join(self._models)}")
         except FatalError as error:
             self._failure = error
         except (RayError, RayServeException) as error:

@@ -36,8 +36,8 @@ MAX_ONGOING_CALLS = 64
 
 _LOGS = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
 
-# vLLM's own `max_num_seqs`, where a model's `engine` does not say another.
-_REQUESTS_AT_ONCE = 128
+# vLLM's own `max_num_seqs` on most cards, where a model's `engine` does not say another.
+_REQUESTS_AT_ONCE = 256
 
 # glibc gives large blocks back to the system as soon as they are free, and each layer's results, of up to 80 MB, are
 # such: every page of them is mapped and zeroed anew. Kept instead, in huge pages where the system has them,

@@ -1,4 +1,9 @@
-"""What only a GPU can show. Skipped, visibly, where there is none; not yet run on one."""
+"""What only a GPU can show. Skipped, visibly, where there is none.
+
+    python -m pytest tests/gpu
+
+Needs vLLM's CUDA build and a card of 24 GB or more; the bundled models, so no hub.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +24,14 @@ pytestmark = [
 
 
 @pytest.mark.timeout(1800)
-def test_three_models_share_one_card(tmp_path: Path, el4ner: Run) -> None:
+@pytest.mark.parametrize("config", ["bundled.yaml", "turns.yaml"])
+def test_three_models_on_one_card(config: str, tmp_path: Path, el4ner: Run) -> None:
     done = el4ner(
         "annotate", ROOT / "examples" / "corpus.jsonl", "--pool", ROOT / "examples" / "pool.jsonl",
-        "--output", tmp_path, "--profile", "single-gpu", timeout=1700,
+        "--pool-spans", "gold", "--output", tmp_path, "--config", Path(__file__).with_name(config), timeout=1700,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads((tmp_path / "run.json").read_text())["documents"]["ok"] == 28
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["documents"]["ok"] == 28
+    assert run["entities"] > 28
+    assert all(used["cached_tokens"] > used["prompt_tokens"] / 2 for used in run["stages"]["classify"].values())

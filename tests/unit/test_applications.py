@@ -89,7 +89,7 @@ def test_waiting_ends_when_all_run_and_tells_so(serve_says: SaysInTurn) -> None:
     told: list[str] = []
     starting = Starting(["a"], told.append)
     starting.wait()
-    assert told == ["engines are ready after 0 s"]
+    assert told == ["engines are ready after 0 s: a"]
     assert starting.ended_at is not None
     assert starting.close() is None
 
