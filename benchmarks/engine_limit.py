@@ -31,14 +31,14 @@ from el4ner_ray.engines.vllm import VllmEngine, engine_arguments
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """All models of the profile where `models` is empty; `limits` lie over its own."""
+    """`config` lies over the profile's; all models are used where `models` is empty."""
 
     data: str
     sentences: int
     pool: int
     profile: str
     models: list[str]
-    limits: dict[str, Any]
+    config: dict[str, Any]
     repeats: int
 
 
@@ -51,14 +51,15 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         workload.models,
         workload.sentences,
         workload.pool,
-        workload.limits,
+        workload.config,
         pool_spans="gold",
     )
     task.build_index(scratch)
-    pipeline, bare, f1 = [], [], []
+    pipeline, bare, f1, runs = [], [], [], []
     for number in range(workload.repeats):
         record = (scratch / f"requests-{number}").absolute()
         run = recorded_run(task, scratch, f"pipeline-{number}", record)
+        runs.append(run)
         pipeline.append(float(run.content["wall_seconds"]))
         f1.append(task.f1_of_run(run, scratch))
         bare.append(sum(bare_seconds(model, list(recorded(record, model.name))) for model in task.config.models))
@@ -67,7 +68,15 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         Figure("pipeline", "s", tuple(pipeline)),
         Figure("bare engines", "s", tuple(bare)),
         Figure("F1 of the pipeline", "", tuple(f1)),
+        *cpu_times(runs),
     ]
+
+
+def cpu_times(runs: list[Run]) -> list[Figure]:
+    """CPU time of each kind of process, with what it takes to start, most first."""
+    taken = [run.watched.cpu_seconds for run in runs]
+    kinds = sorted({kind for of_run in taken for kind in of_run}, key=lambda kind: -max(t.get(kind, 0) for t in taken))
+    return [Figure(f"CPU time of the pipeline, {kind}", "s", tuple(t.get(kind, 0.0) for t in taken)) for kind in kinds]
 
 
 def recorded_run(task: Task, scratch: Path, output: str, record: Path) -> Run:

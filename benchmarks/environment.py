@@ -47,7 +47,10 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit, marked where files differ from it; "unknown" outside of a checkout."""
+    """The commit, marked where files differ from it; "unknown" outside of a checkout, and without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
     return done.stdout.strip() or "unknown"

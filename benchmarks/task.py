@@ -36,18 +36,21 @@ class Task:
         models: Sequence[str],
         sentences: int,
         pool: int,
-        limits: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
         **demonstrations: Any,
     ) -> Task:
-        """The first sentences of `$EL4NER_DATA/DATA/{train,dev}.jsonl`; all models of the profile if none is named."""
-        packaged = load(profile=profile, models=tuple(models))
+        """The first sentences of `$EL4NER_DATA/DATA/{train,dev}.jsonl`.
+
+        `config` lies over the profile, `demonstrations` over both. All models are used if none is named.
+        """
+        chosen = load(profile=profile, models=tuple(models), overrides=dict(config or {}))
         fields: dict[str, Any] = {
+            **(config or {}),
             "profile": profile,
             "segmenter": "none",
-            "models": [model.model_dump(mode="json", exclude_unset=True) for model in packaged.models],
-            "verifier": packaged.verifier,
-            "demonstrations": demonstrations,
-            "limits": dict(limits or {}),
+            "models": [model.model_dump(mode="json", exclude_unset=True) for model in chosen.models],
+            "verifier": chosen.verifier,
+            "demonstrations": {**(config or {}).get("demonstrations", {}), **demonstrations},
         }
         return cls(
             fields,

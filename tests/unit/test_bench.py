@@ -63,6 +63,7 @@ def test_the_file_holds_what_the_scenarios_take() -> None:
         ("ray::MapWorker(MapBatches(PreExtract)).submit", "PreExtract"),
         ("ray::MapWorker(MapBatches(Retrieve))", "Retrieve"),
         ("ray::ServeReplica:el4ner-01000000-fake-a:fake-a.handle_request_with_rejection", "engines"),
+        ("VLLM::EngineCore", "engines"),
         ("ray::Readcorpus", "read and write"),
         ("ray::Write", "read and write"),
         ("ray::ServeController.listen_for_change", "ray"),
