@@ -19,10 +19,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.engine_limit import offline_arguments
 from benchmarks.environment import as_line, environment
 from benchmarks.fresh import in_fresh_process
 from el4ner_ray.config import ModelConfig, load
-from el4ner_ray.engines.vllm import engine_arguments
 
 # As long as the prompts of an ensemble with five demonstrations are, and answers of a line.
 _PROMPT_TOKENS, _ANSWER_TOKENS = 800, 48
@@ -61,8 +61,7 @@ def _measure(model: ModelConfig, prompts: int, at_once: int, card_gb: float | No
     from vllm import LLM
     from vllm.platforms import current_platform
 
-    arguments = engine_arguments(model) | {"load_format": "dummy", "skip_tokenizer_init": True}
-    del arguments["enable_log_requests"]  # of the asynchronous engine alone
+    arguments = offline_arguments(model) | {"load_format": "dummy", "skip_tokenizer_init": True}
     if card_gb:
         arguments["gpu_memory_utilization"] *= card_gb * 1e9 / current_platform.get_device_total_memory()
     began = time.perf_counter()

@@ -55,19 +55,17 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         pool_spans="gold",
     )
     task.build_index(scratch)
-    pipeline, bare, f1, runs = [], [], [], []
+    runs, bare = [], []
     for number in range(workload.repeats):
         record = (scratch / f"requests-{number}").absolute()
-        run = recorded_run(task, scratch, f"pipeline-{number}", record)
-        runs.append(run)
-        pipeline.append(float(run.content["wall_seconds"]))
-        f1.append(task.f1_of_run(run, scratch))
+        runs.append(recorded_run(task, scratch, f"pipeline-{number}", record))
         bare.append(sum(bare_seconds(model, list(recorded(record, model.name))) for model in task.config.models))
+    pipeline = [float(run.content["wall_seconds"]) for run in runs]
     return [
         Figure("wall time", "of the bare engines'", ratios(pipeline, bare)),
         Figure("pipeline", "s", tuple(pipeline)),
         Figure("bare engines", "s", tuple(bare)),
-        Figure("F1 of the pipeline", "", tuple(f1)),
+        Figure("F1 of the pipeline", "", tuple(task.f1_of_run(run, scratch) for run in runs)),
         *cpu_times(runs),
     ]
 
@@ -84,6 +82,13 @@ def recorded_run(task: Task, scratch: Path, output: str, record: Path) -> Run:
     shutil.rmtree(record, ignore_errors=True)
     with patch.dict(os.environ, {FOLDER: str(record)}):
         return task.annotate(scratch, output, program="benchmarks.recording")
+
+
+def offline_arguments(model: ModelConfig) -> dict[str, Any]:
+    """What `vllm.LLM` takes of the pipeline's engine arguments."""
+    arguments = engine_arguments(model)
+    del arguments["enable_log_requests"]  # of the asynchronous engine alone
+    return arguments
 
 
 def bare_seconds(model: ModelConfig, requests: list[Request]) -> float:
@@ -107,10 +112,8 @@ class BareEngine(VllmEngine):
         """Load the model; vLLM reads the environment now."""
         from vllm import LLM
 
-        arguments = engine_arguments(model)
-        del arguments["enable_log_requests"]  # of the asynchronous engine alone
         self._model = model
-        self._llm = LLM(**arguments)
+        self._llm = LLM(**offline_arguments(model))
         self._tokenizer = self._llm.get_tokenizer()
         self._token_ids = cache(self._make_token_ids)
 

@@ -41,8 +41,10 @@ class Watched:
 
     def look(self, pid: int) -> None:
         """Look at a process and all below it."""
-        held = 0
-        for process in family_of(pid):
+        family, held = family_of(pid), 0
+        if not family:
+            return
+        for process in family:
             try:
                 times, words, memory = process.cpu_times(), process.cmdline(), process.memory_info()
             except psutil.NoSuchProcess:

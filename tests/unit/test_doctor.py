@@ -144,7 +144,7 @@ def test_three_engines_on_cpu_need_the_memory_that_the_readme_says(
         (
             (msgspec.structs.replace(A10G, free=2 << 30),),
             "needs 3 GPUs",
-            "needs 95% of a card's memory free on 1 of them",
+            "needs 94% of a card's memory free on 1 of them",
         ),
         ((H100, H100, msgspec.structs.replace(H100, free=0)), "needs 90% of a card's memory free on 3 of them", ""),
     ],
