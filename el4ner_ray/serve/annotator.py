@@ -89,7 +89,7 @@ class Annotator:
     """Chooses the stages for a request and runs them. One a process; requests may run side by side."""
 
     def __init__(self, config: JobConfig, pool: ServedPool | None, ensemble: Ensemble) -> None:
-        """With a pool, the embedder and the tagger are loaded here."""
+        """With a pool, the embedder, the tagger and what calibration learnt are loaded here."""
         self.config, self.pool = config, pool
         self._ensemble = ensemble
         self._segment = Segment(config)
@@ -98,6 +98,9 @@ class Annotator:
         self._thread = ThreadPoolExecutor(1)
         self._retrieve = self._computing(Retrieve(config, pool.index)) if pool else None
         self._pool_sentences = DemonstrationIndex.read_pool(pool.index) if pool else []
+        fusion = pool.fusion if pool else None
+        self._fuse = self._computing(Fuse(config, pool.labels, pool.index, *fusion)) if pool and fusion else None
+        self._cutting = asyncio.Lock()  # first come, first served
         self._recipe = lru_cache(_KEPT_RECIPES)(self._make_recipe)
 
     @property
@@ -129,13 +132,14 @@ class Annotator:
                     )
         from_pool = not demonstrations and self.pool is not None and chosen.keys() == self.pool.labels.keys()
         # What was learnt from the pool is for its types as they are described there.
-        method = method or (self.config.method if from_pool and chosen == self.labels else "paper")
+        as_learnt = from_pool and _trimmed(chosen) == _trimmed(self.labels or {})
+        method = method or (self.config.method if as_learnt else "paper")
         if method == "calibrated":
             if method not in self.methods:
                 raise UsageError(
                     "method: this server has no calibrated pool, so calibrated is not to be had; use paper"
                 )
-            if not from_pool or chosen != self.labels:
+            if not as_learnt or not self.labels:
                 raise UsageError(
                     "method: calibrated is learnt with the pool's labels and sentences; leave both out, or use paper"
                 )
@@ -157,8 +161,8 @@ class Annotator:
             _asking(Extract(config, labels, shown, self._ensemble)),
             _asking(Classify(config, labels, shown, self._ensemble)),
         ]
-        if request.method == "calibrated" and self.pool and self.pool.fusion:
-            last = self._computing(Fuse(config, labels, self.pool.index, *self.pool.fusion))
+        if request.method == "calibrated" and self._fuse:
+            last = self._fuse
         else:
             last = _asking(Verify(config, labels, shown, self._ensemble))
         return Recipe(labels, source, request.method, (*before, *asking, last))
@@ -166,8 +170,8 @@ class Annotator:
     def _computing(self, stage: Stage) -> Step:
         return stage, Computing(stage, self._thread)
 
-    async def sentences(self, texts: Sequence[str]) -> list[Sentence]:
-        """The sentences of the texts, in order; a text without letters and digits has none."""
+    async def sentences(self, texts: Sequence[str]) -> AsyncIterator[list[Sentence]]:
+        """The sentences of the texts, in order, some at a time; a text without letters and digits has none."""
         limit = self.config.limits.part_characters
         parts = []
         # In the event loop, which is free for others in between.
@@ -175,18 +179,20 @@ class Annotator:
             for number, (start, end) in enumerate(each_part(text, limit)):
                 parts.append(Sentence(document, number, start, text[start:end]))
                 await asyncio.sleep(0)
-        found = []
         numbers = [itertools.count() for _ in texts]
         # A sentence takes less than a millisecond, but opening quotation marks the square of their number (sentencex):
-        # 8,000 of them 25 ms, a megabyte minutes.
+        # 8,000 of them 25 ms, a megabyte minutes. One request at a time, so that all of them together hold up others no
+        # longer than that.
         for together in grouped(parts, lambda part: len(part.text), limit):
-            table = await self._segment(_rows(together, session=0))
+            async with self._cutting:
+                table = await self._segment(_rows(together, session=0))
+                await asyncio.sleep(0)
+            found = []
             for part, spans in zip(together, SENTENCES.decode(table), strict=True):
                 for span in spans:
                     text = part.text[span.start : span.end]
                     found.append(Sentence(part.document, next(numbers[part.document]), part.start + span.start, text))
-            await asyncio.sleep(0)
-        return found
+            yield found
 
     async def steps(self, recipe: Recipe, sentences: Sequence[Sentence]) -> AsyncIterator[tuple[Stage, pa.Table]]:
         """Each stage with the table that it leaves, one row a sentence, in order; they travel together."""
@@ -196,6 +202,11 @@ class Annotator:
         for stage, run in recipe.steps:
             table = await run(table)
             yield stage, table
+
+
+def _trimmed(labels: Mapping[str, str]) -> dict[str, str]:
+    # As the page and other forms send descriptions.
+    return {label: description.strip() for label, description in labels.items()}
 
 
 def _asking(stage: Stage) -> Step:

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from el4ner_ray.errors import El4nerError
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, ErrorResponse, Health, Model, Models
@@ -59,6 +60,8 @@ def create_app(service: Service, metrics: Metrics, health: HealthCheck, key: byt
         summary="Named entities by an ensemble of small LLMs.",
         docs_url=None,
         redoc_url=None,
+        # A redirection is no JSON, needs no key, and behind a proxy may lead to http.
+        redirect_slashes=False,
     )
     page = Page(service.annotator, needs_key=key is not None)
     # The dependency is for OpenAPI, which then says that these want a key.
@@ -152,5 +155,7 @@ async def _check_key(request: Request, key: bytes | None) -> None:
 
 
 async def _answer_problem(_: Request, error: Exception) -> Response:
+    if isinstance(error.__cause__, ClientDisconnect):  # FastAPI's "There was an error parsing the body"
+        return Response(status_code=CLIENT_GONE)
     problem = problem_of(error)
     return JSONResponse(problem.body, problem.status, problem.headers)

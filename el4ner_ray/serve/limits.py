@@ -17,6 +17,8 @@ DESCRIPTION_CHARACTERS = 500
 DEMONSTRATIONS = 32
 DEMONSTRATION_CHARACTERS = 2_000
 ENTITIES = 200
+# Of the entities of a demonstration together: nested ones repeat their text, overlapping ones could a hundred times.
+ENTITY_CHARACTERS = 2 * DEMONSTRATION_CHARACTERS
 
 # Groups of sentences that travel through the stages at once, in all and of one request: a short request need not wait
 # until a long one is done.
@@ -55,11 +57,17 @@ class Room:
         self.in_flight = asyncio.Semaphore(IN_FLIGHT)  # first come, first served
         self._latest_seconds = 1.0
 
+    def check_fits(self, sentences: int) -> None:
+        """Raises TooLargeError where there is never room for so many."""
+        if sentences > self.capacity:
+            raise TooLargeError(
+                f"texts: they have more than {self.capacity} sentences, which is all that fit; send fewer"
+            )
+
     @contextmanager
     def admitted(self, sentences: int) -> Iterator[None]:
         """Holds room for so many while the context lasts; raises TooLargeError or BusyError where there is none."""
-        if sentences > self.capacity:
-            raise TooLargeError(f"texts: they have {sentences} sentences, at most {self.capacity} fit; send fewer")
+        self.check_fits(sentences)
         if self.taken + sentences > self.capacity:
             raise BusyError(
                 f"{self.taken} sentences are being annotated or wait, at most {self.capacity} may; try again later",

@@ -70,6 +70,12 @@ class Demonstration(_Message):
                     f"entities.{number}: [{entity.start}, {entity.end}) is no span of the text, which has "
                     f"{len(self.text)} code points; offsets count from 0, the end is exclusive"
                 )
+        shown = sum(entity.end - entity.start for entity in self.entities)
+        if shown > limits.ENTITY_CHARACTERS:
+            raise ValueError(
+                f"entities: they have {shown} code points together, at most {limits.ENTITY_CHARACTERS} are shown; "
+                "give fewer that overlap"
+            )
         return self
 
     def labelled(self, number: int) -> LabelledText:

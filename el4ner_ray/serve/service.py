@@ -117,7 +117,11 @@ class Service:
     async def _understood(self, request: AnnotateRequest) -> tuple[Recipe, list[Sentence]]:
         shown = [demonstration.labelled(number) for number, demonstration in enumerate(request.demonstrations)]
         recipe = self.annotator.recipe(request.labels, shown, request.method)
-        return recipe, await self.annotator.sentences(request.texts)
+        sentences: list[Sentence] = []
+        async for found in self.annotator.sentences(request.texts):
+            sentences += found
+            self._room.check_fits(len(sentences))
+        return recipe, sentences
 
     async def _streamed(self, work: Work, lines: Lines, until: float) -> None:
         sentences = [_place(sentence) for sentence in work.sentences]

@@ -189,6 +189,14 @@ def test_demonstrations_are_sent(page: Browser) -> None:
     assert page.all("#passages .mark")
 
 
+def test_a_key_that_no_header_carries_is_told(page: Browser) -> None:
+    # Once "The server does not answer", which nobody had asked.
+    fill(page.one("#key"), "“key”")
+    annotate(page, "Anna met Ben.")
+    assert "API key" in page.one("#problem").text
+    assert page.one("#go").is_enabled()
+
+
 def test_what_the_server_refuses_is_told(page: Browser) -> None:
     fill(page.one("#key"), "wrong")
     annotate(page, "Anna met Ben.")

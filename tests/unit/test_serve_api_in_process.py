@@ -6,9 +6,9 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -19,7 +19,9 @@ from pydantic import TypeAdapter
 
 from el4ner_ray import splitting
 from el4ner_ray.config import JobConfig, load
+from el4ner_ray.core.fusion import Fusion
 from el4ner_ray.core.prompting import running_text
+from el4ner_ray.demonstrations import DemonstrationIndex
 from el4ner_ray.engines.base import Completion, Ensemble, Request
 from el4ner_ray.html import policy_hash
 from el4ner_ray.labelled import LabelledSpan, LabelledText
@@ -33,14 +35,17 @@ from el4ner_ray.schema import (
     PART_SCHEMA,
     TEXT,
     TEXT_START,
+    Span,
 )
-from el4ner_ray.serve.annotator import Annotator, Sentence
+from el4ner_ray.serve.annotator import Annotator, Sentence, ServedPool
 from el4ner_ray.serve.api import create_app, key_digest
 from el4ner_ray.serve.limits import BusyError, Limits, Room, TooLargeError
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, StreamLine
 from el4ner_ray.serve.metrics import Metrics
 from el4ner_ray.serve.problems import DeadlineError
 from el4ner_ray.serve.service import Service
+from el4ner_ray.stages.base import Batch, Stage
+from el4ner_ray.stages.given import Given
 from el4ner_ray.stages.segment import Segment
 from tests.serving import InProcessEnsemble
 
@@ -130,6 +135,10 @@ def start() -> Iterator[Start]:
     yield started
     for client in opened:
         client.__exit__(None, None, None)
+
+
+async def all_of(groups: AsyncIterator[list[Sentence]]) -> list[Sentence]:
+    return [sentence async for group in groups for sentence in group]
 
 
 def lines(client: TestClient, body: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
@@ -265,6 +274,16 @@ WRONG: list[tuple[Any, str]] = [
     (BODY | {"demonstrations": [SHOWN | {"entities": [{"start": 0, "end": 11, "type": "person"}]}]}, "[0, 11)"),
     (BODY | {"demonstrations": [SHOWN | {"entities": [{"start": -1, "end": 1, "type": "person"}]}]}, "start: "),
     (BODY | {"demonstrations": [SHOWN | {"entities": [{"start": 0, "end": 1, "type": "gene"}]}]}, "'gene'"),
+    # Two hundred spans of a short text: a prompt would repeat them to a hundred times its length.
+    (
+        BODY
+        | {
+            "demonstrations": [
+                {"text": "a" * 2000, "entities": [{"start": i, "end": 2000, "type": "person"} for i in range(3)]}
+            ]
+        },
+        "demonstrations.0: entities: they have 5997 code points together, at most 4000",
+    ),
     ([], "dictionary"),
 ]
 
@@ -297,8 +316,47 @@ def test_a_long_body_is_not_read(start: Start, told: bool) -> None:
 
 def test_more_sentences_than_fit_are_refused(start: Start) -> None:
     client = start(limits=Limits(sentences=3))
-    refused(client.post("/v1/annotate", json=BODY | {"texts": ["Anna left. " * 4]}), 413, "too_large", "at most 3")
+    refused(client.post("/v1/annotate", json=BODY | {"texts": ["Anna left. " * 4]}), 413, "too_large", "more than 3")
     assert client.post("/v1/annotate", json=BODY | {"texts": ["Anna left. " * 3]}).status_code == 200
+
+
+def test_a_text_with_too_many_sentences_is_not_cut_to_its_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut, segment = 0, Segment.run
+
+    async def counted(self: Segment, batch: Batch) -> list[list[list[Span]]]:
+        nonlocal cut
+        cut += 1
+        return await segment(self, batch)
+
+    monkeypatch.setattr(Segment, "run", counted)
+    client = start(limits=Limits(sentences=3))
+    refused(client.post("/v1/annotate", json=BODY | {"texts": ["Anna left. " * 5000]}), 413, "too_large", "more than 3")
+    assert cut == 1
+
+
+def test_a_slash_too_many_leads_nowhere_else(start: Start) -> None:
+    refused(start().post("/v1/annotate/", json=BODY, follow_redirects=False), 404, "not_found")
+
+
+def test_a_client_that_leaves_while_it_sends_is_counted_as_gone(start: Start) -> None:
+    client = start()
+    messages = iter(({"type": "http.request", "body": b'{"texts"', "more_body": True}, {"type": "http.disconnect"}))
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/annotate",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert 'path="/v1/annotate",status="499"} 1.0' in client.get("/metrics").text
 
 
 def test_beyond_the_limit_clients_are_sent_away_until_there_is_room(start: Start) -> None:
@@ -480,9 +538,10 @@ def test_what_a_client_does_not_read_is_not_kept_for_ever(monkeypatch: pytest.Mo
 class Slow(Annotator):
     """Cuts texts for ever."""
 
-    async def sentences(self, texts: Any) -> list[Sentence]:
+    async def sentences(self, texts: Any) -> AsyncIterator[list[Sentence]]:
         while True:
             await asyncio.sleep(0)
+            yield []
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -603,13 +662,76 @@ def test_texts_are_cut_into_parts_while_others_have_their_turn(monkeypatch: pyte
 
     async def cut() -> None:
         beside = asyncio.create_task(others())
-        await annotator.sentences(["Anna left.", "\u1100" * 5000, ""])
+        await all_of(annotator.sentences(["Anna left.", "\u1100" * 5000, ""]))
         beside.cancel()
 
     monkeypatch.setattr("el4ner_ray.serve.annotator.each_part", each_part)
     asyncio.run(cut())
     assert len(seen) > 5
     assert len(set(seen)) == len(seen)
+
+
+def test_texts_of_many_requests_are_cut_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    # They hold up others by one piece at a time, however many they are.
+    config = load(profile="fake", overrides={"limits": {"part_characters": 1000}})
+    annotator = Annotator(config, None, InProcessEnsemble(config))
+    turns, seen, segment = 0, [], Segment.run
+
+    async def watched(self: Segment, batch: Batch) -> list[list[list[Span]]]:
+        seen.append(turns)
+        return await segment(self, batch)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def cut() -> None:
+        beside = asyncio.create_task(others())
+        await asyncio.gather(*(all_of(annotator.sentences(["Anna left. " * 300])) for _ in range(20)))
+        beside.cancel()
+
+    monkeypatch.setattr(Segment, "run", watched)
+    asyncio.run(cut())
+    assert len(seen) > 60
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.fixture
+def calibrated(monkeypatch: pytest.MonkeyPatch) -> tuple[Annotator, list[str]]:
+    """An annotator with a calibrated pool, whose stages that compute are fakes; their names as they are loaded."""
+    loaded: list[str] = []
+
+    def fake(name: str) -> Callable[..., Stage]:
+        def make(*_: object) -> Stage:
+            loaded.append(name)
+            return Given(0)
+
+        return make
+
+    for name in ("Retrieve", "Fuse"):
+        monkeypatch.setattr(f"el4ner_ray.serve.annotator.{name}", fake(name))
+    monkeypatch.setattr(DemonstrationIndex, "read_pool", lambda _: [])
+    config = load(profile="fake", overrides={"method": "calibrated"})
+    pool = ServedPool("index", {"person": " named people\r", "place": "cities"}, 0, (cast(Fusion, None), 0.5))
+    return Annotator(config, pool, InProcessEnsemble(config)), loaded
+
+
+def test_what_calibration_learnt_is_loaded_once(calibrated: tuple[Annotator, list[str]]) -> None:
+    # Once with every label set that had been forgotten since, in the event loop.
+    annotator, loaded = calibrated
+    for _ in range(2):
+        assert annotator.recipe(None, [], None).method == "calibrated"
+        for number in range(40):
+            annotator.recipe({"person": str(number)}, [], None)
+    assert loaded == ["Retrieve", "Fuse"]
+
+
+def test_white_space_around_a_description_makes_no_other_label_set(calibrated: tuple[Annotator, list[str]]) -> None:
+    annotator, _ = calibrated
+    assert annotator.recipe({"person": "named people", "place": "cities"}, [], None).method == "calibrated"
+    assert annotator.recipe({"person": "named people", "place": "towns"}, [], None).method == "paper"
 
 
 def test_a_long_text_is_cut_into_sentences_while_others_have_their_turn() -> None:
@@ -628,7 +750,7 @@ def test_a_long_text_is_cut_into_sentences_while_others_have_their_turn() -> Non
 
     async def cut() -> list[Sentence]:
         beside = asyncio.create_task(others())
-        found = await annotator.sentences(["", text, "Carl left."])
+        found = await all_of(annotator.sentences(["", text, "Carl left."]))
         beside.cancel()
         return found
 

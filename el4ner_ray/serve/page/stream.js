@@ -8,6 +8,11 @@ async function annotate() {
     fail(`labels: ${repeated} stands in two rows; give it one, with one description`);
     return;
   }
+  const key = byId("key")?.value ?? "";
+  if (/[^\x20-\x7e]/.test(key)) {
+    fail("API key: it has characters that no key has; copy it again");
+    return;
+  }
   asking = new AbortController();
   busy(true);
   complain("");
@@ -15,7 +20,7 @@ async function annotate() {
   const body = requestBody();
   try {
     const headers = { "Content-Type": "application/json" };
-    if (byId("key")) headers.Authorization = `Bearer ${byId("key").value}`;
+    if (key) headers.Authorization = `Bearer ${key}`;
     const answer = await fetch("v1/annotate", { method: "POST", headers, body: JSON.stringify(body), signal: asking.signal });
     if (!answer.ok) {
       fail(await problemIn(answer));
