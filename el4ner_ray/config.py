@@ -330,19 +330,24 @@ def load(
         config = JobConfig.model_validate(merged)
     except ValidationError as error:
         raise UsageError(f"{path or f'profile {profile}'}: {_first_problem(error)}") from None
-    if config.demonstrations.tagger != "auto":
-        return config
     # Chosen here, so that a run is resumed with the tagger that it was started with.
-    chosen = config.demonstrations.model_copy(update={"tagger": tagger_for(config.language)})
-    return config.model_copy(update={"demonstrations": chosen})
+    return _with_tagger(config, tagger_for(config.language))
 
 
 def restored(fields: Mapping[str, Any], path: str | None = None) -> JobConfig:
     """The configuration that a run.json holds, with the YAML file at `path` over it. Raises UsageError."""
     try:
-        return JobConfig.model_validate(_merge(fields, _read_yaml(Path(path)) if path else {}))
+        config = JobConfig.model_validate(_merge(fields, _read_yaml(Path(path)) if path else {}))
     except ValidationError as error:
         raise UsageError(f"{path or 'the configuration of the run'}: {_first_problem(error)}") from None
+    return _with_tagger(config, fields["demonstrations"]["tagger"])
+
+
+def _with_tagger(config: JobConfig, chosen: str) -> JobConfig:
+    if config.demonstrations.tagger != "auto":
+        return config
+    demonstrations = config.demonstrations.model_copy(update={"tagger": chosen})
+    return config.model_copy(update={"demonstrations": demonstrations})
 
 
 def default_profile() -> str:

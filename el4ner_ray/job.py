@@ -95,6 +95,8 @@ def annotate(
         earlier = read_run(place) or {}
         if texts:
             whole = retried is not None or _reaches(limit, earlier)
+            if not whole and earlier["status"] != "finished":
+                raise UsageError(_not_finished(limit, earlier["source"]["limit"], output))
             check_unchanged(corpus, config.limits.part_characters, texts, output, whole)
             check_columns(place, retried.columns if retried else earlier.get("columns", {}), corpus.columns)
         if texts and earlier.get("status") == "finished" and is_complete(corpus, config, done):
@@ -150,6 +152,11 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
     """Build the demonstration index of a pool into the folder `output`; returns what it was built from."""
     check_assets(config)
     pool = open_pool(config, absolute(pool_source), index=absolute(output))
+    if pool.index.rstrip("/") != absolute(output).rstrip("/"):
+        raise UsageError(
+            f"{pool_source}: is an index already, nothing is written to {output}; give labelled sentences, or (to "
+            "calibrate it) the same folder as --output"
+        )
     config = affordable(config, pool, say)
     calibrate = config.method == "calibrated" and read_fusion(pool.index, calibration_basis(config, pool)) is None
     if pool.texts is None and not calibrate:
@@ -205,21 +212,22 @@ def check_assets(config: JobConfig) -> None:
         Prompts(config.prompts, {"label": ""})
     except FileNotFoundError:
         raise UsageError(f"prompts: there is no version {config.prompts!r} in the package") from None
-    models = [] if config.engine == "fake" else [model.source for model in config.models]
     tagger = config.demonstrations.tagger
-    if (
-        not tagger.startswith("bundled:")
-        and tagger != NO_TAGGER
-        and not Path(tagger).is_dir()
-        and not find_spec(tagger)
-    ):
-        raise UsageError(f"demonstrations.tagger: {tagger} is not installed; run `python -m spacy download {tagger}`")
-    for source in (*models, config.demonstrations.embedder, tagger):
+    sources = [("models", model.source) for model in config.models if config.engine != "fake"]
+    sources += [("demonstrations.embedder", config.demonstrations.embedder), ("demonstrations.tagger", tagger)]
+    for field, source in sources:
         if source.startswith(("/", "./", "../", "~")) and not Path(source).is_dir():
-            raise UsageError(f"models: there is no folder {source}; give a folder in Hugging Face format or a hub id")
+            kind = (
+                "a spaCy model or its package" if source == tagger else "a model in Hugging Face format or its hub id"
+            )
+            raise UsageError(f"{field}: there is no folder {source}; give that of {kind}")
         if source.startswith("bundled:") and not bundled.is_ready(source.removeprefix("bundled:")):
             name = source.removeprefix("bundled:")
             raise UsageError(f"{source} is not ready on this machine; run `el4ner models prepare {name}`")
+    # Of another name find_spec would import the part before the dot.
+    is_installed = tagger.isidentifier() and find_spec(tagger)
+    if not tagger.startswith("bundled:") and tagger != NO_TAGGER and not Path(tagger).is_dir() and not is_installed:
+        raise UsageError(f"demonstrations.tagger: {tagger} is not installed; run `python -m spacy download {tagger}`")
 
 
 def _check_engine(config: JobConfig) -> None:
@@ -255,6 +263,15 @@ def _reaches(limit: int | None, earlier: Mapping[str, Any]) -> bool:
     """Whether a run reads at least as many documents as the earlier ones of its folder did."""
     before = earlier["source"]["limit"] if "source" in earlier else None
     return limit is None or (before is not None and limit >= before)
+
+
+def _not_finished(limit: int | None, wider: int | None, output: str) -> str:
+    # Its documents may be there in part, and what says that it is finished must not hold any such.
+    mend = f"give --limit {wider}" if wider else "leave --limit out"
+    return (
+        f"--limit {limit}: an earlier run into {output} read {wider or 'all'} documents and has not finished; {mend}, "
+        "or name another --output"
+    )
 
 
 def is_complete(corpus: Corpus, config: JobConfig, done: Done) -> bool:

@@ -177,7 +177,10 @@ def _errors(staged: Place, wanted: Mapping[Key, str]) -> Iterator[dict[str, Any]
 
 def _read(place: Place, path: str) -> tuple[pa.Table, FileSummary]:
     with parquet.whole(path), place.open(path) as file:
-        return parquet.valid(parquet.table(file)), read_summary(pq.read_metadata(file))
+        rows = parquet.table(file)
+        # The other columns go out as the input had them.
+        parquet.valid(rows.select(schema.ANNOTATION_SCHEMA.names))
+        return rows, read_summary(pq.read_metadata(file))
 
 
 def _error_rows(place: Place, name: str) -> list[dict[str, Any]]:

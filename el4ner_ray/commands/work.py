@@ -21,6 +21,7 @@ from el4ner_ray.commands.options import (
     configured,
     finite,
 )
+from el4ner_ray.errors import UsageError
 
 
 def annotate(
@@ -64,6 +65,9 @@ def annotate(
         demonstrations={"k": k, "pool_spans": pool_spans},
         calibration={"target_precision": target_precision, "target_recall": target_recall},
     )
+    for option, target in (("--target-precision", target_precision), ("--target-recall", target_recall)):
+        if target is not None and settings.method != "calibrated":
+            raise UsageError(f"{option}: only a calibrated score can be held to it; add --method calibrated")
     # On a cluster Ray prints what workers print, and standard output belongs to the result.
     with redirect_stdout(sys.stderr):
         run = job.annotate(settings, inputs, pool, output, resume=resume, force=force, limit=limit, say=say)

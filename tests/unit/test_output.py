@@ -29,7 +29,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from el4ner_ray import job, parquet, retry, sink
 from el4ner_ray.accounting import Parts, Retried, committed_parts, committed_texts, take_stock
-from el4ner_ray.config import fingerprint, load
+from el4ner_ray.config import fingerprint, load, restored
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
@@ -80,7 +80,9 @@ def put(
 
 
 def held(place: Place) -> dict[tuple[str, int], tuple[str, str]]:
-    rows = [row for path in place.files("annotations", ".parquet") for row in pq.read_table(path).to_pylist()]
+    columns = ["doc_id", "part", "text", "status"]
+    files = place.files("annotations", ".parquet")
+    rows = [row for path in files for row in pq.read_table(path, columns=columns).to_pylist()]
     keys = [(row["doc_id"], row["part"]) for row in rows]
     assert len(keys) == len(set(keys))
     return {key: (row["text"], row["status"]) for key, row in zip(keys, rows, strict=True)}
@@ -444,6 +446,19 @@ def test_a_merge_puts_new_rows_in_the_place_of_the_old(failed: Place, staged: Pl
     assert first == sorted(first)
 
 
+def test_a_merge_leaves_other_columns_as_they_are(failed: Place, staged: Place) -> None:
+    # The input may have had them in Latin-1.
+    for place in (failed, staged):
+        for path in place.files("annotations", ".parquet"):
+            table = pq.read_table(path)
+            raw = pa.array([b"caf\xe9"] * table.num_rows, pa.binary()).view(pa.string())
+            pq.write_table(table.append_column("author", raw), path)
+    retry.merge(staged, failed, 2)
+    assert_merged(failed)
+    (path, *_) = failed.files("annotations", ".parquet")
+    assert pq.read_table(path, columns=["author"])["author"][0].as_buffer().to_pybytes() == b"caf\xe9"
+
+
 def test_a_merge_killed_before_any_write_goes_on(failed: Place, staged: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Place.write
     before = held(failed).keys()
@@ -579,6 +594,13 @@ def test_a_retry_needs_what_the_run_had(finished: Place, tmp_path: Path) -> None
     assert held(finished) == {("a", 0): ("A", "failed")}
 
 
+def test_a_retry_takes_a_configuration_with_any_tagger(finished: Place, tmp_path: Path) -> None:
+    # As a run does: the one that was chosen when it was started.
+    (tmp_path / "job.yaml").write_text("demonstrations: {tagger: auto}")
+    config = restored((read_run(finished) or {})["config"], str(tmp_path / "job.yaml"))
+    assert config == restored((read_run(finished) or {})["config"])
+
+
 def read_source(place: Place) -> dict[str, Any]:
     source: dict[str, Any] = (read_run(place) or {})["source"]
     return source
@@ -649,6 +671,23 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
     config = load(profile="fake", overrides={"demonstrations": {"pool_spans": "gold"}})
     pool = str(ROOT / "examples" / "pool.jsonl")
     return lambda *inputs, **options: job.annotate(config, [str(each) for each in inputs], pool, place.uri, **options)
+
+
+def test_a_run_with_a_limit_does_not_finish_a_wider_one(
+    tmp_path: Path, annotate: Callable[..., dict[str, Any]]
+) -> None:
+    # What the wider one was killed in the middle of would pass as whole.
+    corpus = tmp_path / "in.jsonl"
+    write_jsonl(corpus, [{"id": "a", "text": "A"}, {"id": "b", "text": "B. " * 5_000}, {"id": "c", "text": "C"}])
+    assert annotate(corpus, limit=1)["status"] == "finished"
+    place = Place(str(tmp_path / "out"))
+    put(place, ("b", 0, "B. " * 2_666, "ok"))
+    for wider, mend in ((None, "read all documents and has not finished; leave --limit out"), (3, "give --limit 3")):
+        change(place, status="running", source=read_source(place) | {"limit": wider})
+        with pytest.raises(UsageError, match=f"--limit 2: .*{mend}"):
+            annotate(corpus, limit=2)
+        assert (read_run(place) or {})["status"] == "running"
+    assert annotate(corpus)["documents"]["total"] == 3
 
 
 def test_a_wider_limit_names_documents_as_before(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:

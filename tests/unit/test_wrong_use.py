@@ -14,6 +14,7 @@ from el4ner_ray.cli import main
 from el4ner_ray.config import load
 from el4ner_ray.errors import UsageError
 from el4ner_ray.job import check_assets
+from el4ner_ray.pool import Pool
 from tests.conftest import ROOT, write_jsonl
 
 POOL = ROOT / "examples" / "pool.jsonl"
@@ -59,6 +60,8 @@ CASES = [
     ("docs.jsonl", "pool.jsonl", ["--models", "gpt-9"], ["--models", "'gpt-9'", "fake-a"]),
     ("docs.jsonl", "pool.jsonl", ["--method", "magic"], ["method"]),
     ("docs.jsonl", "pool.jsonl", ["--segmenter", "magic"], ["segmenter"]),
+    ("docs.jsonl", "pool.jsonl", ["--target-precision", "0.9"], ["--target-precision", "--method calibrated"]),
+    ("docs.jsonl", "pool.jsonl", ["--target-recall", "0.9"], ["--target-recall", "--method calibrated"]),
     ("twice.jsonl", "pool.jsonl", [], ["'1'", "twice.jsonl:1", "twice.jsonl:2"]),
 ]
 
@@ -97,6 +100,23 @@ def test_an_index_is_never_written_over_something_else(
     assert caught.value.code == 2
     assert "not an index and not empty" in capsys.readouterr().err
     assert (files / "pool.jsonl").is_file()
+
+
+def test_an_index_of_an_index_is_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Once it said that the new one was there, and had written nothing.
+    pool = Pool(index=str(files / "index"), labels={}, built_from={}, texts=None)
+    monkeypatch.setattr(job, "open_pool", lambda *_, **__: pool)
+    config = load(profile="fake", overrides={"demonstrations": {"tagger": "none"}})
+    with pytest.raises(UsageError, match=r"index: is an index already, nothing is written to .*other"):
+        job.build_index(config, str(files / "index"), str(files / "other"))
+
+
+@pytest.mark.parametrize("tagger", ["./none", "../none", "/none/de_core_news_sm-3.8.0", "no.such_model"])
+def test_a_tagger_that_is_not_there(tagger: str) -> None:
+    # Once a traceback: looking for a module of such a name imports what stands before the dot.
+    config = load(profile="fake", overrides={"demonstrations": {"tagger": tagger}})
+    with pytest.raises(UsageError, match=rf"demonstrations\.tagger: .*{tagger}"):
+        check_assets(config)
 
 
 def test_an_unknown_profile_lists_the_known_ones(
