@@ -11,9 +11,9 @@ help: ## this list
 setup: .venv/installed ## a virtual environment with the tested versions, in .venv
 
 .venv/installed: requirements/cpu.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo 'setup: Python 3.11 or later is needed: make setup PYTHON=python3.11'; exit 1; }
-	@test -x $(BIN)/python || { echo 'setup: making the virtual environment .venv'; $(PYTHON) -m venv .venv; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+	  { echo 'setup: Python 3.11 to 3.14 is needed: make setup PYTHON=python3.11'; exit 1; }
+	@test -x $(BIN)/pip || { echo 'setup: making the virtual environment .venv'; $(PYTHON) -m venv .venv; }
 	@echo 'setup: installing the versions in requirements/ (some minutes and 3 GB the first time)'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
 	  -r requirements/cpu.txt

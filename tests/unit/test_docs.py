@@ -113,15 +113,14 @@ def test_every_yaml_block_is_a_configuration(page: Path, tmp_path: Path) -> None
         load(tmp_path / "job.yaml")
 
 
-def test_the_files_of_getting_started_are_a_pool_and_a_label_set(tmp_path: Path) -> None:
-    page = DOCS / "getting-started.md"
-    _, pool = blocks(page, "json")
-    (job,) = blocks(page, "yaml")
+@pytest.mark.parametrize(("page", "more"), [(DOCS / "getting-started.md", ["Paris"]), (ROOT / "README.md", [])])
+def test_the_files_shown_are_a_pool_and_a_label_set(page: Path, more: list[str], tmp_path: Path) -> None:
+    pool, job = blocks(page, "json")[1], blocks(page, "yaml")[0]
     (tmp_path / "pool.jsonl").write_text(pool, "utf-8")
     (tmp_path / "job.yaml").write_text(job, "utf-8")
     texts = read_labelled(str(tmp_path / "pool.jsonl"), "pool")
     surfaces = [text.text[entity.start : entity.end] for text in texts for entity in text.entities]
-    assert surfaces == ["Anna", "Oslo", "Porto", "Okafor", "Lena", "Bo", "Paris"]
+    assert surfaces == ["Anna", "Oslo", "Porto", "Okafor", "Lena", "Bo", *more]
     for profile in PROFILES:
         config = load(tmp_path / "job.yaml", profile)
         check_against(texts, config.labels or {}, "pool.jsonl")
