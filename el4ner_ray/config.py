@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -331,7 +331,7 @@ def load(
     except ValidationError as error:
         raise UsageError(f"{path or f'profile {profile}'}: {_first_problem(error)}") from None
     # Chosen here, so that a run is resumed with the tagger that it was started with.
-    return _with_tagger(config, tagger_for(config.language))
+    return _with_tagger(config, lambda: tagger_for(config.language))
 
 
 def restored(fields: Mapping[str, Any], path: str | None = None) -> JobConfig:
@@ -340,13 +340,13 @@ def restored(fields: Mapping[str, Any], path: str | None = None) -> JobConfig:
         config = JobConfig.model_validate(_merge(fields, _read_yaml(Path(path)) if path else {}))
     except ValidationError as error:
         raise UsageError(f"{path or 'the configuration of the run'}: {_first_problem(error)}") from None
-    return _with_tagger(config, fields["demonstrations"]["tagger"])
+    return _with_tagger(config, lambda: fields["demonstrations"]["tagger"])
 
 
-def _with_tagger(config: JobConfig, chosen: str) -> JobConfig:
+def _with_tagger(config: JobConfig, choose: Callable[[], str]) -> JobConfig:
     if config.demonstrations.tagger != "auto":
         return config
-    demonstrations = config.demonstrations.model_copy(update={"tagger": chosen})
+    demonstrations = config.demonstrations.model_copy(update={"tagger": choose()})
     return config.model_copy(update={"demonstrations": demonstrations})
 
 

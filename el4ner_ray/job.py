@@ -152,7 +152,7 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
     """Build the demonstration index of a pool into the folder `output`; returns what it was built from."""
     check_assets(config)
     pool = open_pool(config, absolute(pool_source), index=absolute(output))
-    if pool.index.rstrip("/") != absolute(output).rstrip("/"):
+    if pool.index != absolute(output):
         raise UsageError(
             f"{pool_source}: is an index already, nothing is written to {output}; give labelled sentences, or (to "
             "calibrate it) the same folder as --output"

@@ -98,8 +98,9 @@ class Annotator:
         self._thread = ThreadPoolExecutor(1)
         self._retrieve = self._computing(Retrieve(config, pool.index)) if pool else None
         self._pool_sentences = DemonstrationIndex.read_pool(pool.index) if pool else []
-        fusion = pool.fusion if pool else None
-        self._fuse = self._computing(Fuse(config, pool.labels, pool.index, *fusion)) if pool and fusion else None
+        self._fuse = (
+            self._computing(Fuse(config, pool.labels, pool.index, *pool.fusion)) if pool and pool.fusion else None
+        )
         self._cutting = asyncio.Lock()  # first come, first served
         self._recipe = lru_cache(_KEPT_RECIPES)(self._make_recipe)
 

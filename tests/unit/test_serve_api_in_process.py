@@ -6,9 +6,9 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import pytest
@@ -48,6 +48,8 @@ from el4ner_ray.stages.base import Batch, Stage
 from el4ner_ray.stages.given import Given
 from el4ner_ray.stages.segment import Segment
 from tests.serving import InProcessEnsemble
+
+T = TypeVar("T")
 
 LABELS = {"person": "named people", "place": "cities and rivers"}
 BODY: dict[str, Any] = {"texts": ["Anna met Ben in Oslo. Then Carl left Rome."], "labels": LABELS}
@@ -135,6 +137,23 @@ def start() -> Iterator[Start]:
     yield started
     for client in opened:
         client.__exit__(None, None, None)
+
+
+class Others:
+    """What else the event loop has to do: so many turns has it had."""
+
+    turns = 0
+
+    async def beside(self, work: Coroutine[Any, Any, T]) -> T:
+        counting = asyncio.create_task(self._count())
+        done = await work
+        counting.cancel()
+        return done
+
+    async def _count(self) -> None:
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
 
 
 async def all_of(groups: AsyncIterator[list[Sentence]]) -> list[Sentence]:
@@ -647,26 +666,15 @@ def test_sentences_on_their_own_get_what_they_get_in_their_document() -> None:
 def test_texts_are_cut_into_parts_while_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(profile="fake", overrides={"limits": {"part_characters": 1000}})
     annotator = Annotator(config, None, InProcessEnsemble(config))
-    turns, seen = 0, []
+    others, seen = Others(), []
 
     def each_part(text: str, limit: int) -> Iterator[tuple[int, int]]:
         for part in splitting.each_part(text, limit):
-            seen.append(turns)
+            seen.append(others.turns)
             yield part
 
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def cut() -> None:
-        beside = asyncio.create_task(others())
-        await all_of(annotator.sentences(["Anna left.", "\u1100" * 5000, ""]))
-        beside.cancel()
-
     monkeypatch.setattr("el4ner_ray.serve.annotator.each_part", each_part)
-    asyncio.run(cut())
+    asyncio.run(others.beside(all_of(annotator.sentences(["Anna left.", "\u1100" * 5000, ""]))))
     assert len(seen) > 5
     assert len(set(seen)) == len(seen)
 
@@ -675,25 +683,17 @@ def test_texts_of_many_requests_are_cut_one_after_another(monkeypatch: pytest.Mo
     # They hold up others by one piece at a time, however many they are.
     config = load(profile="fake", overrides={"limits": {"part_characters": 1000}})
     annotator = Annotator(config, None, InProcessEnsemble(config))
-    turns, seen, segment = 0, [], Segment.run
+    others, seen, segment = Others(), [], Segment.run
 
     async def watched(self: Segment, batch: Batch) -> list[list[list[Span]]]:
-        seen.append(turns)
+        seen.append(others.turns)
         return await segment(self, batch)
 
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
     async def cut() -> None:
-        beside = asyncio.create_task(others())
         await asyncio.gather(*(all_of(annotator.sentences(["Anna left. " * 300])) for _ in range(20)))
-        beside.cancel()
 
     monkeypatch.setattr(Segment, "run", watched)
-    asyncio.run(cut())
+    asyncio.run(others.beside(cut()))
     assert len(seen) > 60
     assert len(set(seen)) == len(seen)
 
@@ -740,22 +740,9 @@ def test_a_long_text_is_cut_into_sentences_while_others_have_their_turn() -> Non
     config = load(profile="fake", overrides={"limits": {"part_characters": 1000}})
     annotator = Annotator(config, None, InProcessEnsemble(config))
     text = "Anna 😂 met Ben.\r\n" * 300 + "\u201ca" * 1000
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def cut() -> list[Sentence]:
-        beside = asyncio.create_task(others())
-        found = await all_of(annotator.sentences(["", text, "Carl left."]))
-        beside.cancel()
-        return found
-
-    *of_text, last = asyncio.run(cut())
-    assert turns > 7
+    others = Others()
+    *of_text, last = asyncio.run(others.beside(all_of(annotator.sentences(["", text, "Carl left."]))))
+    assert others.turns > 7
     assert [sentence.number for sentence in of_text] == list(range(len(of_text)))
     assert len(of_text) > 300
     for sentence in of_text:
