@@ -66,7 +66,7 @@ class Laboratory:
         for start in range(0, table.num_rows, _BATCH):
             some = table.slice(start, _BATCH)
             for stage in stages:
-                some = await stage(some)
+                some = await stage.annotate(some)
             done.append(some)
         return pa.concat_tables(done)
 

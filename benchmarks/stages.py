@@ -95,7 +95,7 @@ async def _run(stages: Sequence[Stage], texts: Sequence[str], batch: int, ensemb
         table: pa.Table = part_rows([str(first)] * len(some), some, [None] * len(some), 8_000)[0]
         for stage in stages:
             began, before = time.process_time(), ensemble.seconds
-            table = await stage(table)
+            table = await stage.annotate(table)
             spent[stage.name] += time.process_time() - began - (ensemble.seconds - before)
     return spent
 

@@ -64,7 +64,7 @@ class InProcess:
             list(map(str, documents)), of_documents, starts, texts, [None] * len(parts), batch=number
         )
         for stage in self._stages:
-            table = await stage(table)
+            table = await stage.annotate(table)
         names = [stage.name for stage in self._stages]
         rows: list[dict[str, Any]] = annotation_rows(table, failures_of(table, names), names, pa.schema([])).to_pylist()
         return rows

@@ -17,21 +17,21 @@ import msgspec
 import pyarrow as pa
 
 
-class Span(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Span(msgspec.Struct, gc=False, frozen=True, array_like=True, order=True):
     """A half-open range `[start, end)` of code points."""
 
     start: int
     end: int
 
 
-class Candidate(msgspec.Struct, frozen=True, array_like=True):
+class Candidate(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A span of the union, with the names of the models that extracted it in configuration order."""
 
     span: Span
     extracted_by: tuple[str, ...]
 
 
-class Vote(msgspec.Struct, frozen=True, array_like=True):
+class Vote(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """One model's type for a span. `label` is None for an abstention; `probability` is that of the label in [0, 1].
 
     `logprobs` has one log-probability a label of the job, for the calibrated method; else it is empty.
@@ -43,7 +43,7 @@ class Vote(msgspec.Struct, frozen=True, array_like=True):
     logprobs: tuple[float, ...] = ()
 
 
-class Entity(msgspec.Struct, frozen=True, array_like=True):
+class Entity(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A typed candidate: the vote's outcome and the evidence for it. `score` lies in [0, 1].
 
     `extracted_by` are the models that extracted it with demonstrations, `listed_by` those that did without (only the
@@ -60,7 +60,7 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     kept: bool = True
 
 
-class Annotated(msgspec.Struct, frozen=True):
+class Annotated(msgspec.Struct, gc=False, frozen=True):
     """A pool sentence after classification: its number in the pool, its candidates and its demonstrations."""
 
     number: int
@@ -68,7 +68,7 @@ class Annotated(msgspec.Struct, frozen=True):
     demonstrations: list[int]
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
+class Failure(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """What went wrong for one row: where, why, and the raw answer when there is one.
 
     `kind` is `input` (the document could not be read), `parse` (an answer could not be parsed, or only in part) or
@@ -83,7 +83,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     span: Span | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     """What one stage asked of one model.
 
     `merged` counts requests that an equal one paid for; `seconds` adds up the time that requests spent in the engine;

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One question to a model.
 
     Attributes:
@@ -27,7 +27,7 @@ class Request(msgspec.Struct, frozen=True):
     priority: int = 0
 
 
-class Completion(msgspec.Struct, frozen=True):
+class Completion(msgspec.Struct, frozen=True, gc=False):
     """A model's answer, as far as the request's `stop`.
 
     Attributes:

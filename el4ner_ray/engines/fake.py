@@ -12,6 +12,7 @@ import random
 import time
 import zlib
 from contextlib import nullcontext
+from functools import cache
 
 import regex
 
@@ -108,6 +109,7 @@ class ScriptedEngine:
         return choices[_hash(whim, turns[-1]) % len(choices)]
 
 
+@cache
 def _peaked(choices: int, at: int) -> tuple[float, ...]:
     rest = 0.2 / max(choices - 1, 1)
     return tuple(math.log(0.8 if index == at else rest) for index in range(choices))

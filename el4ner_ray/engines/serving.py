@@ -16,7 +16,7 @@ from ray._private import state
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from el4ner_ray import logs, machine
+from el4ner_ray import garbage, logs, machine
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines import batch_invariance, lax_timers
 from el4ner_ray.engines.applications import Starting, application_name
@@ -72,6 +72,7 @@ class EngineReplica:
         except RetryableError as error:
             told = logs.bound(logger, model=model.name)
             told.warning("model %s: the shared prefix is left to the first request: %s", model.name, error)
+        garbage.settle()
 
     async def generate(self, requests: bytes) -> bytes:
         """Msgpack of list[Request] in, msgpack of list[Completion] out."""

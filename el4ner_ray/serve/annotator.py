@@ -211,7 +211,7 @@ def _trimmed(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _asking(stage: Stage) -> Step:
-    return stage, stage
+    return stage, stage.annotate
 
 
 def _rows(sentences: Sequence[Sentence], session: int) -> pa.Table:

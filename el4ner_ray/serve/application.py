@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Deployment
 
-from el4ner_ray import cluster, machine
+from el4ner_ray import cluster, garbage, machine
 from el4ner_ray.calibration import operating_point, read_fusion
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
@@ -62,6 +62,7 @@ class Api:
         self._metrics = Metrics()
         annotator = Annotator(config, pool, ServedEnsemble(config, job))
         self._service = Service(annotator, limits, self._metrics)
+        garbage.settle()
 
     def app(self) -> FastAPI:
         """What answers HTTP."""

@@ -50,4 +50,4 @@ class Computing:
                 start += table.num_rows
 
     def _compute(self, tables: list[pa.Table]) -> pa.Table:
-        return asyncio.run(self._stage(pa.concat_tables(tables)))
+        return asyncio.run(self._stage.annotate(pa.concat_tables(tables)))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from el4ner_ray import logs, schema, tracing
+from el4ner_ray import garbage, logs, schema, tracing
 from el4ner_ray.engines.base import Completion
 from el4ner_ray.schema import Column, Failure, Span, Usage
 from el4ner_ray.telemetry import StageMetrics
@@ -113,6 +113,11 @@ class Stage(ABC):
         """One record of `writes` for each row of the batch, in order."""
 
     async def __call__(self, table: pa.Table) -> pa.Table:
+        """What Ray Data calls, in an actor of the stage's own."""
+        garbage.settle()
+        return await self.annotate(table)
+
+    async def annotate(self, table: pa.Table) -> pa.Table:
         """A block in, the same block with three more columns out."""
         batch = Batch.of(table, self.name)
         began, documents = time.time_ns(), table.column(schema.DOC_ID).to_pylist()

@@ -72,7 +72,7 @@ def test_without_a_span_in_the_pool_whole_sentences_are_compared(
     stage = retrieve.Retrieve(config, folder)
     rows = sentence_rows(["a"], [0], ["Dirk met Eve."], batch=0)
     asked: Any = [[[Candidate(Span(0, 4), ("fake-a",))]]]
-    found = asyncio.run(stage(rows.append_column(QUERY_SPANS.name, QUERY_SPANS.encode(asked))))
+    found = asyncio.run(stage.annotate(rows.append_column(QUERY_SPANS.name, QUERY_SPANS.encode(asked))))
     assert DEMONSTRATIONS.decode(found) == [[[2]]]
     (usage,) = usage_column("retrieve").decode(found)
     assert [of_embedder.fallbacks for of_embedder in usage.values()] == [1]

@@ -37,7 +37,9 @@ TEXTS = [
 
 def sentences(language: str, text: str) -> list[str]:
     table, _ = part_rows(["d"], [text], [None], 8000)
-    [spans] = SENTENCES.decode(asyncio.run(Segment(load(profile="fake", overrides={"language": language}))(table)))
+    [spans] = SENTENCES.decode(
+        asyncio.run(Segment(load(profile="fake", overrides={"language": language})).annotate(table))
+    )
     return [text[span.start : span.end] for span in spans]
 
 

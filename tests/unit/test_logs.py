@@ -51,7 +51,7 @@ def ask(completion: Completion | Exception) -> None:
     async def run() -> None:
         loaded = table
         for stage, arguments in steps:
-            loaded = await stage(*arguments)(loaded)
+            loaded = await stage(*arguments).annotate(loaded)
 
     asyncio.run(run())
 

@@ -21,6 +21,11 @@ def test_every_code_point_is_shown_as_one_code_point(text: str) -> None:
     assert "|" not in shown
 
 
+@given(st.text())
+def test_ordinary_text_is_shown_as_beside_what_is_not(text: str) -> None:
+    assert one_line(f"{text} |") == f"{one_line(text)} ¦"
+
+
 @pytest.mark.parametrize("text", ["a\r\nb", "a\x00b", "a\u2028b", "a\x85b", "a\tb", "a\x1cb"])
 def test_controls_are_shown_as_spaces(text: str) -> None:
     assert set(one_line(text)) <= {"a", "b", " "}

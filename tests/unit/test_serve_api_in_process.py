@@ -649,7 +649,7 @@ def test_sentences_on_their_own_get_what_they_get_in_their_document() -> None:
         }
         table = pa.Table.from_pydict(rows, PART_SCHEMA)
         for stage in (Segment(config), *recipe.stages):
-            table = await stage(table)
+            table = await stage.annotate(table)
         return [
             [(e.span.start, e.span.end, e.label, e.score) for sentence in row for e in sentence if e.kept]
             for row in DECIDED.decode(table)

@@ -129,7 +129,7 @@ def test_a_span_has_the_time_of_the_batch_and_the_costs_of_the_document() -> Non
 
 
 async def segmented(stage: Segment) -> None:
-    await stage(table_of_parts(["d1"], [0], [0], ["Ann met Bo."], [None], batch=0))
+    await stage.annotate(table_of_parts(["d1"], [0], [0], ["Ann met Bo."], [None], batch=0))
 
 
 def test_spans_are_exported_before_the_rows_go_on(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
