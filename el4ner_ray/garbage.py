@@ -1,8 +1,8 @@
 """Python's cyclic garbage collector, for processes of Ray that hold much and make much.
 
 The records of a batch live until its last answer is there, so the collector takes them for lasting, and looks through
-all that a process ever loaded (half a million objects beside torch) for cycles: 0.12 s each time, in which nothing else
-runs. With scripted engines that was a fifth of Classify's CPU time, and an eighth of what all processes took.
+all that a process ever loaded for cycles: 0.1 s each time, in which nothing else runs. With scripted engines that was a
+fifth of Classify's CPU time, and a tenth of what all processes took.
 """
 
 from __future__ import annotations
