@@ -262,7 +262,7 @@ def _configure_data() -> None:
     context = DataContext.get_current()
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
-    # Of every task, in a thread of its own; nothing reads it.
+    # Else a thread in every task watches its process's memory, which nothing here reads.
     context.memory_usage_poll_interval_s = None
     # Output in the order of the input. Requests then reach the engines in the same order each time, too, and find the
     # same demonstrations of earlier sentences in the prefix cache: how much of a prompt was cached decides how vLLM's

@@ -2,7 +2,7 @@
 
 Documents travel through the pipeline as Arrow rows. Each stage appends columns and touches no other; what a stage has
 to say about a row is a msgpack-encoded record, since building nested Arrow values from Python and back in every stage
-costs several times as much.
+costs several times as much. Records hold no cycles, so the garbage collector does not look through them (`gc=False`).
 
 All offsets are code points, half-open. Inside the pipeline they count from the start of the row's text (a *part* of a
 document); the sink adds the part's own start, so that the output counts from the start of the document.

@@ -1,4 +1,7 @@
-"""The engine protocol: prompts in, completions out. All stages speak to all models through it."""
+"""The engine protocol: prompts in, completions out. All stages speak to all models through it.
+
+As the records of `schema`, its own are nothing for the garbage collector (`gc=False`).
+"""
 
 from __future__ import annotations
 

@@ -8,11 +8,18 @@ import sys
 import msgspec
 import pytest
 
-from el4ner_ray.engines.base import Completion, Request
-from el4ner_ray.schema import Candidate, Entity, Failure, Span, Usage, Vote
+from el4ner_ray import schema
+from el4ner_ray.engines import base
+
+RECORDS = [
+    kind
+    for module in (schema, base)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+]
 
 
-@pytest.mark.parametrize("kind", [Candidate, Completion, Entity, Failure, Request, Span, Usage, Vote])
+@pytest.mark.parametrize("kind", RECORDS)
 def test_records_are_not_looked_through(kind: type[msgspec.Struct]) -> None:
     assert kind.__struct_config__.gc is False
 
