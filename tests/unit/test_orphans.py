@@ -27,6 +27,15 @@ def started(code: str, mark: str | None) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks of these tests are of another namespace than those of runs: tests run two at a time, and a run that starts
+    beside them ends what killed runs have left, which some of these processes are.
+    """
+    namespace = orphans.own_namespace() + 1_000_000
+    monkeypatch.setattr(orphans, "own_namespace", lambda: namespace)
+
+
 @pytest.fixture
 def gone() -> Driver:
     """A driver that has ended."""
@@ -35,7 +44,7 @@ def gone() -> Driver:
     assert process.stdout is not None
     mark = process.stdout.readline()  # `communicate` does not return what was read ahead with the first line
     process.communicate()
-    return Driver.read(mark.strip())
+    return replace(Driver.read(mark.strip()), namespace=orphans.own_namespace())
 
 
 @pytest.fixture
