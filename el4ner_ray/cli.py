@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -29,6 +31,21 @@ for command in (
     app.command()(command)
 models_app.command("list")(preparation.list_models)
 models_app.command("prepare")(preparation.prepare_models)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"el4ner-ray {version('el4ner-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -9,11 +9,16 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from el4ner_ray.errors import UsageError
 
 # As in Ray Serve's proxy; uvicorn's 5 s cut off clients that pause between two requests.
 _KEEP_ALIVE_SECONDS = 90
+# From the start of a connection, or from its last answer, until a whole request is there.
+_SECONDS_TO_ASK = 120
+# An answer of which a client takes nothing for so long is dropped with its connection.
+_SECONDS_TO_READ_ON = 120
 # Beyond them uvicorn answers 503 by itself. What requests hold is bounded long before, by sentences.
 _CONNECTIONS = 1000
 
@@ -48,6 +53,42 @@ class Address:
         return opened
 
 
+class Punctual(HttpToolsProtocol):
+    """A connection that ends when its next request is not there in time: uvicorn limits only the pause before one.
+
+    Else a thousand clients that send nothing, or a byte now and then, would keep all others out.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        if self._timer:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn after each answer."""
+        super().on_response_complete()
+        self._wait_for_request()
+
+    def _wait_for_request(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(_SECONDS_TO_ASK, self._end_unless_answering)
+
+    def _end_unless_answering(self) -> None:
+        if self.cycle and not self.cycle.more_body and not self.cycle.response_complete:
+            self._wait_for_request()  # how long an answer takes is limited elsewhere
+        else:
+            self.transport.close()
+
+
 class Listener:
     """Answers HTTP with an application until it is closed; `open` makes one."""
 
@@ -55,6 +96,7 @@ class Listener:
         """Needs a running event loop. `seconds_to_finish`: what is in flight at the end is broken off after them."""
         config = uvicorn.Config(
             app,
+            http=Punctual,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -65,6 +107,9 @@ class Listener:
             limit_concurrency=_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
+        place.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * _SECONDS_TO_READ_ON)
+        )  # of its connections
         place.listen()  # whoever comes before uvicorn has started waits
         self._serving = asyncio.create_task(self._server.serve([place]))
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from el4ner_ray.config import load
 from el4ner_ray.engines.base import Completion, Ensemble, Request
 from el4ner_ray.errors import UsageError
+from el4ner_ray.serve import listening
 from el4ner_ray.serve.annotator import Annotator
 from el4ner_ray.serve.api import create_app
 from el4ner_ray.serve.limits import Limits
@@ -180,6 +181,76 @@ def test_a_request_whose_body_breaks_is_answered_all_the_same() -> None:
         return int(sent[0]["status"])
 
     assert asyncio.run(use()) == 200
+
+
+ASKED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF_A_BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        (b"", False),
+        (ASKED[:20], False),
+        (HALF_A_BODY, True),  # by an application that does not read it
+        (ASKED + b"\r\n", True),  # white space before a request that never comes
+        (ASKED + ASKED[:20], True),
+        (ASKED + HALF_A_BODY, True),
+    ],
+)
+def test_a_connection_whose_request_does_not_come_is_ended(
+    sent: bytes, answered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_SECONDS_TO_ASK", 0.3)
+
+    async def use() -> bytes:
+        waiting = Waiting()
+        waiting.go.set()
+        async with client_of(waiting) as (client, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            writer.write(sent)
+            told = await reader.read()
+            writer.close()
+            return told
+
+    assert (b"done" in asyncio.run(use())) == answered
+
+
+def test_a_connection_is_not_ended_while_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_SECONDS_TO_ASK", 0.05)
+
+    async def use() -> str:
+        waiting = Waiting()
+        async with client_of(waiting) as (client, _):
+            asking = asyncio.create_task(client.get("/"))
+            await asyncio.wait([asking], timeout=0.5)
+            waiting.go.set()
+            return (await asking).text
+
+    assert asyncio.run(use()) == "done"
+
+
+def test_an_answer_that_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_SECONDS_TO_READ_ON", 0.3)
+    ended = asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await receive()  # the request
+        gone = asyncio.ensure_future(receive())
+        while not gone.done():
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+            await asyncio.sleep(0)
+        ended.set()
+
+    async def use() -> None:
+        async with client_of(endless) as (client, _):
+            _, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            writer.write(ASKED)
+            await ended.wait()
+            writer.close()
+
+    asyncio.run(use())
 
 
 def test_the_port_of_one_that_hangs_is_waited_for() -> None:
