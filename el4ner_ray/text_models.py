@@ -67,7 +67,9 @@ class Tagger:
         result = [np.empty(0, np.float32) for _ in spans]
         # A sentence without spans has nothing to weigh; tagging is the slowest step that is not an LLM's.
         asked = [number for number, of_sentence in enumerate(spans) if of_sentence]
-        for number, doc in zip(asked, self._nlp.pipe(sentences[number] for number in asked), strict=True):
-            heads = [doc.char_span(s.start, s.end, alignment_mode="expand").root.pos_ for s in spans[number]]
-            result[number] = np.array([self._weights.get(pos, self._weights["other"]) for pos in heads], np.float32)
+        # Else every new word stays in spaCy's tables for ever.
+        with self._nlp.memory_zone():
+            for number, doc in zip(asked, self._nlp.pipe(sentences[number] for number in asked), strict=True):
+                heads = [doc.char_span(s.start, s.end, alignment_mode="expand").root.pos_ for s in spans[number]]
+                result[number] = np.array([self._weights.get(pos, self._weights["other"]) for pos in heads], np.float32)
         return result

@@ -18,7 +18,7 @@ from el4ner_ray.core.prompting import LabelledSentence, Prompts, running_text
 from el4ner_ray.core.similarity import PoolSpans, span_similarities
 from el4ner_ray.errors import UsageError
 from el4ner_ray.languages import tagger_for
-from el4ner_ray.parts import part_rows
+from el4ner_ray.parts import table_of_parts
 from el4ner_ray.schema import SENTENCES, Span
 from el4ner_ray.stages.segment import Segment
 from el4ner_ray.text_models import Tagger
@@ -36,7 +36,7 @@ TEXTS = [
 
 
 def sentences(language: str, text: str) -> list[str]:
-    table, _ = part_rows(["d"], [text], [None], 8000)
+    table = table_of_parts(["d"], [0], [0], [text], [None], 0)
     [spans] = SENTENCES.decode(
         asyncio.run(Segment(load(profile="fake", overrides={"language": language})).annotate(table))
     )
@@ -144,6 +144,15 @@ def test_the_chosen_tagger_weighs(install: Install) -> None:
     assert weights.tolist() == [4, 4]
     [weights] = Tagger("xx_pos_all_sm", WEIGHTS).weights(["王小明在北京。"], [[Span(4, 6)]])
     assert weights.tolist() == [4]
+
+
+def test_words_that_were_never_seen_leave_nothing_behind(install: Install) -> None:
+    """spaCy keeps every word that it reads, for ever, outside a memory zone."""
+    install("xx_pos_all_sm", pos="PROPN")
+    tagger = Tagger("xx_pos_all_sm", WEIGHTS)
+    before = len(tagger._nlp.vocab.strings)
+    tagger.weights([f"Zk{number}w left." for number in range(100)], [[Span(0, 4)]] * 100)
+    assert len(tagger._nlp.vocab.strings) == before
 
 
 @pytest.mark.parametrize("language", ["german", "DE", "de_DE", ""])
