@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -26,7 +25,7 @@ from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.fake import ScriptedEngine
 from el4ner_ray.labelled import labels_of, read_labelled
 from el4ner_ray.languages import tagger_for
-from el4ner_ray.parts import part_rows
+from el4ner_ray.parts import table_of_parts
 from el4ner_ray.pool import origin
 from el4ner_ray.schema import Span
 from el4ner_ray.stages.base import Stage
@@ -92,7 +91,8 @@ async def _run(stages: Sequence[Stage], texts: Sequence[str], batch: int, ensemb
     spent: dict[str, float] = defaultdict(float)
     for first in range(0, len(texts), batch):
         some = texts[first : first + batch]
-        table: pa.Table = part_rows([str(first)] * len(some), some, [None] * len(some), 8_000)[0]
+        count = len(some)
+        table = table_of_parts([str(first)] * count, [0] * count, [0] * count, some, [None] * count, batch=first)
         for stage in stages:
             began, before = time.process_time(), ensemble.seconds
             table = await stage.annotate(table)

@@ -1,7 +1,7 @@
 """The documents of a job: what there is (`survey`), and blocks of them to work on (`read_blocks`).
 
 Both passes stream. The first, on the driver, reads everything once before any model loads, so that wrong use is told at
-once, ids are unique and all blocks have one schema. The second, on the workers, reads one file.
+once, ids are unique and all blocks have one schema. The second, on the workers, reads some files.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from el4ner_ray import readers
+from el4ner_ray.core.grouping import grouped
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.extra_columns import ExtraColumns, cell, flat
 from el4ner_ray.inputs import Found, find
 from el4ner_ray.parts import PARTS_TOGETHER, table_of_parts
 from el4ner_ray.splitting import split_parts
+
+_DOCUMENTS_TOGETHER = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,32 +143,47 @@ def survey(
     return Corpus(tuple(files), counts.total(), schema, renamed, json_columns, text_column)
 
 
-def read_blocks(
-    corpus: Corpus, file_index: int, batch_documents: int, part_characters: int, done: Done | None = None
-) -> Iterator[pa.Table]:
-    """The documents of one file in blocks of the schema PART_SCHEMA + `corpus.extra_schema`, one row a part.
+def files_together(files: Sequence[CorpusFile]) -> list[tuple[CorpusFile, ...]]:
+    """The files in groups that are read one after another, of at most 1,000 documents unless it is a single file.
 
-    A block has at most `batch_documents` rows and `4 * part_characters` characters. A document that could not be read
-    is one row with the reason in `error` and no text. Parts in `done` are left out. The column BATCH has one number
-    for each block, the same in every run with the same arguments.
-
-    Raises UsageError if the file cannot be read any more, FatalError if it has lost rows since the survey.
+    A batch ends with its group, so an archive of a document a file would have batches of one.
     """
-    file = corpus.files[file_index]
-    rows: list[tuple[Document, int, int, int]] = []
-    block = characters = count = 0
-    for document in islice(_documents(file, corpus.text_column), file.documents):
+    return [tuple(some) for some in grouped(files, lambda file: file.documents, _DOCUMENTS_TOGETHER)]
+
+
+def read_blocks(
+    corpus: Corpus,
+    files: Sequence[CorpusFile],
+    batch_documents: int,
+    part_characters: int,
+    done: Done | None = None,
+    first_batch: int = 0,
+) -> Iterator[pa.Table]:
+    """The documents of some files in blocks of the schema PART_SCHEMA + `corpus.extra_schema`, one row a part.
+
+    A block has at most `batch_documents` rows and `4 * part_characters` characters, and may have parts of several
+    files. A document that could not be read is one row with the reason in `error` and no text. Parts in `done` are left
+    out. The column BATCH counts the blocks from `first_batch`.
+
+    Raises UsageError if a file cannot be read any more, FatalError if it has lost rows since the survey.
+    """
+    parts = (
+        (document, part, start, end)
+        for file in files
+        for document in _surveyed(file, corpus.text_column)
+        for part, (start, end) in enumerate(split_parts(document.text, part_characters))
+        if done is None or (document.doc_id, part) not in done
+    )
+    blocks = grouped(parts, lambda part: part[3] - part[2], PARTS_TOGETHER * part_characters, batch_documents)
+    for batch, rows in enumerate(blocks, first_batch):
+        yield _table(corpus, rows, batch)
+
+
+def _surveyed(file: CorpusFile, text_column: str) -> Iterator[Document]:
+    count = 0
+    for document in islice(_documents(file, text_column), file.documents):
         count += 1
-        for part, (start, end) in enumerate(split_parts(document.text, part_characters)):
-            if done is not None and (document.doc_id, part) in done:
-                continue
-            if len(rows) == batch_documents or (rows and characters + end - start > PARTS_TOGETHER * part_characters):
-                yield _table(corpus, rows, file_index << 32 | block)
-                rows, characters, block = [], 0, block + 1
-            rows.append((document, part, start, end))
-            characters += end - start
-    if rows:
-        yield _table(corpus, rows, file_index << 32 | block)
+        yield document
     if count < file.documents:
         raise FatalError(f"{file.uri}: had {file.documents} documents when the job started and has {count} now")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from ray.data import Dataset
@@ -13,7 +14,7 @@ from el4ner_ray.config import Limits
 from el4ner_ray.ensemble import Ensemble, PoolSource
 from el4ner_ray.errors import UsageError
 from el4ner_ray.extra_columns import output_names
-from el4ner_ray.parts import part_rows
+from el4ner_ray.parts import batches_of, table_of_parts
 from el4ner_ray.schema import RESERVED_COLUMNS
 from el4ner_ray.source import block_bytes, pad
 
@@ -94,20 +95,33 @@ def _is_string(type_: pa.DataType) -> bool:
 
 
 def _parts(table: pa.Table, text_column: str, id_column: str, limits: Limits) -> Iterator[pa.Table]:
-    """A batch of documents as a block of rows for the stages."""
+    """Documents as blocks of rows for the stages."""
     texts = table.column(text_column).to_pylist()
     ids = table.column(id_column).to_pylist()
     errors = [_problem(text, text_column, id_, id_column) for text, id_ in zip(texts, ids, strict=True)]
-    rows, numbers = part_rows(
-        ["" if id_ is None else str(id_) for id_ in ids],
-        ["" if error else text for text, error in zip(texts, errors, strict=True)],
-        errors,
-        limits.part_characters,
-    )
-    extra = table.drop_columns([text_column]).take(pa.array(numbers, pa.int64()))
-    for name, new in output_names(extra.column_names).items():
-        rows = rows.append_column(new, extra.column(name))
-    yield from pad(rows.combine_chunks(), block_bytes(limits))
+    told = ["" if id_ is None else str(id_) for id_ in ids]
+    extra = table.drop_columns([text_column])
+    names = output_names(extra.column_names)
+    readable = ("" if error else text for text, error in zip(texts, errors, strict=True))
+    for batch, parts in enumerate(batches_of(readable, limits), _first_batch(told)):
+        numbers, of_document, starts, of_parts = zip(*parts, strict=True)
+        rows = table_of_parts(
+            [told[number] for number in numbers],
+            of_document,
+            starts,
+            of_parts,
+            [errors[number] for number in numbers],
+            batch,
+        )
+        own = extra.take(pa.array(numbers, pa.int64()))
+        for name, new in names.items():
+            rows = rows.append_column(new, own.column(name))
+        yield from pad(rows.combine_chunks(), block_bytes(limits))
+
+
+def _first_batch(ids: Sequence[str]) -> int:
+    """A number that other tasks hardly have; those that follow it have the next replicas."""
+    return int.from_bytes(hashlib.blake2b(ids[0].encode("utf-8", "replace"), digest_size=7).digest()) if ids else 0
 
 
 def _problem(text: object, text_column: str, id_: object, id_column: str) -> str | None:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from el4ner_ray.annotations import annotation_rows, failures_of
 from el4ner_ray.config import Limits
-from el4ner_ray.core.grouping import grouped
-from el4ner_ray.parts import PARTS_TOGETHER, table_of_parts
+from el4ner_ray.parts import Part, batches_of, table_of_parts
 from el4ner_ray.pipeline import Step, check_chain
 from el4ner_ray.results import AnnotatedDocument, document_of
-from el4ner_ray.splitting import split_parts
-
-
-class _Part(NamedTuple):
-    document: int
-    part: int
-    start: int
-    text: str
 
 
 class InProcess:
@@ -41,24 +32,15 @@ class InProcess:
         limits = self._limits
         in_flight = asyncio.Semaphore(limits.batches_in_flight)
 
-        async def annotated(parts: list[_Part], number: int) -> list[dict[str, Any]]:
+        async def annotated(parts: list[Part], number: int) -> list[dict[str, Any]]:
             async with in_flight:
                 return await self._batch(number, parts)
 
-        parts = (
-            _Part(document, part, start, text[start:end])
-            for document, text in enumerate(texts)
-            for part, (start, end) in enumerate(split_parts(text, limits.part_characters))
-        )
-        # As the blocks of a run: all parts of a long text at once would be asked about at once.
-        batches = grouped(
-            parts, lambda part: len(part.text), PARTS_TOGETHER * limits.part_characters, limits.batch_documents
-        )
-        done = await asyncio.gather(*map(annotated, batches, self._numbers))
+        done = await asyncio.gather(*map(annotated, batches_of(texts, limits), self._numbers))
         rows = itertools.groupby(itertools.chain.from_iterable(done), key=lambda row: row["doc_id"])
         return [document_of(list(own), "annotate") for _, own in rows]
 
-    async def _batch(self, number: int, parts: Sequence[_Part]) -> list[dict[str, Any]]:
+    async def _batch(self, number: int, parts: Sequence[Part]) -> list[dict[str, Any]]:
         documents, of_documents, starts, texts = zip(*parts, strict=True)
         table = table_of_parts(
             list(map(str, documents)), of_documents, starts, texts, [None] * len(parts), batch=number

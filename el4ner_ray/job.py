@@ -279,8 +279,7 @@ def is_complete(corpus: Corpus, config: JobConfig, done: Done) -> bool:
     limits = config.limits
     return not any(
         table.num_rows
-        for number in range(len(corpus.files))
-        for table in read_blocks(corpus, number, limits.batch_documents, limits.part_characters, done)
+        for table in read_blocks(corpus, corpus.files, limits.batch_documents, limits.part_characters, done)
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
+from el4ner_ray.config import Limits
+from el4ner_ray.core.grouping import grouped
 from el4ner_ray.schema import PART_SCHEMA, SENTENCES, Span
 from el4ner_ray.splitting import split_parts
 
@@ -14,26 +16,27 @@ PARTS_TOGETHER = 4
 """Parts that travel together have at most this many times the characters of the longest that there may be."""
 
 
-def part_rows(
-    ids: Sequence[str], texts: Sequence[str], errors: Sequence[str | None], part_characters: int
-) -> tuple[pa.Table, list[int]]:
-    """Rows of PART_SCHEMA for documents that travel together, and for each row the number of its document.
+class Part(NamedTuple):
+    """A part of a document: the document's number, its own, where its text starts, in code points, and the text."""
 
-    A text longer than `part_characters` code points has several. `errors` says why a text, then empty, is not there.
+    document: int
+    part: int
+    start: int
+    text: str
+
+
+def batches_of(texts: Iterable[str], limits: Limits) -> Iterator[list[Part]]:
+    """The parts of the texts in order, in batches no larger than the blocks of a run.
+
+    All parts of long texts at once would be asked about at once, and no prefix be cached until it is asked for again.
     """
-    of_document = [split_parts(text, part_characters) for text in texts]
-    numbers = [number for number, parts in enumerate(of_document) for _ in parts]
-    spans = [span for parts in of_document for span in parts]
-    batch = int.from_bytes(hashlib.blake2b(ids[0].encode("utf-8", "replace"), digest_size=8).digest()) >> 1
-    table = table_of_parts(
-        [ids[number] for number in numbers],
-        [part for parts in of_document for part in range(len(parts))],
-        [start for start, _ in spans],
-        [texts[number][start:end] for number, (start, end) in zip(numbers, spans, strict=True)],
-        [errors[number] for number in numbers],
-        batch,
+    parts = (
+        Part(document, part, start, text[start:end])
+        for document, text in enumerate(texts)
+        for part, (start, end) in enumerate(split_parts(text, limits.part_characters))
     )
-    return table, numbers
+    most = PARTS_TOGETHER * limits.part_characters
+    return grouped(parts, lambda part: len(part.text), most, limits.batch_documents)
 
 
 def table_of_parts(

@@ -1,4 +1,4 @@
-"""The corpus as a Ray Data source: one read task a file, each table of `read_blocks` a block of its own.
+"""The corpus as a Ray Data source: a read task for some files, each table of `read_blocks` a block of its own.
 
 Ray 2.60 merges what a read task yields until more than `DataContext.target_max_block_size` bytes are together, and cuts
 that at row boundaries from one and a half times as much; with None it merges the whole file, and nothing public turns
@@ -10,7 +10,8 @@ merged, too small to be cut. The first stage drops the column; from then on one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from ray.data.datasource import ReadTask
 
 from el4ner_ray import logs, schema
 from el4ner_ray.config import Limits
-from el4ner_ray.corpus import Corpus, Done, read_blocks
+from el4ner_ray.corpus import Corpus, CorpusFile, Done, files_together, read_blocks
 from el4ner_ray.schema import PADDING, Failure
 
 
@@ -36,14 +37,14 @@ class CorpusSource(Datasource):  # type: ignore[misc]  # ray has no type stubs
     def __init__(self, corpus: Corpus, limits: Limits, done: Done | None = None) -> None:
         """`done` are the parts that are left out."""
         super().__init__()
-        self._files = corpus.files
+        self._files = files_together(corpus.files)
         self._limits = limits
-        # Once in the object store: as part of each read task, the list of files would travel once a file.
-        self._shared = ray.put((corpus, done))
+        # Each task gets its own files. All of them, of an archive of 100,000, take 0.3 s to unpickle.
+        self._shared = ray.put((replace(corpus, files=()), done))
 
     @property
     def num_tasks(self) -> int:
-        """Read tasks: one a file."""
+        """Read tasks: one for each of `files_together`."""
         return len(self._files)
 
     @property
@@ -62,24 +63,28 @@ class CorpusSource(Datasource):  # type: ignore[misc]  # ray has no type stubs
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """One task a file, whatever the `parallelism`. Raises ValueError unless the context has our block size."""
+        """`num_tasks` of them, whatever the `parallelism`. Raises ValueError unless the context has our block size."""
         size = (data_context or DataContext.get_current()).target_max_block_size
         if size != self.block_bytes:
             raise ValueError(f"DataContext.target_max_block_size is {size}, not CorpusSource.block_bytes")
         return [
             ReadTask(
-                partial(_read, self._shared, number, self._limits, size),
+                partial(_read, self._shared, files, number, self._limits, size),
                 # The number of rows is not known: long documents have several.
-                BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=(file.uri,)),
+                BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None),
                 per_task_row_limit=per_task_row_limit,
             )
-            for number, file in enumerate(self._files)
+            for number, files in enumerate(self._files)
         ]
 
 
-def _read(shared: ray.ObjectRef, file_index: int, limits: Limits, block_bytes: int) -> Iterator[pa.Table]:
+def _read(
+    shared: ray.ObjectRef, files: Sequence[CorpusFile], task: int, limits: Limits, block_bytes: int
+) -> Iterator[pa.Table]:
     corpus, done = ray.get(shared)
-    for table in read_blocks(corpus, file_index, limits.batch_documents, limits.part_characters, done):
+    # Numbers that are unique among all tasks, and tell the router which blocks and tasks follow each other.
+    batch = task << 32
+    for table in read_blocks(corpus, files, limits.batch_documents, limits.part_characters, done, batch):
         _tell_unread(table)
         yield from pad(table, block_bytes)
 

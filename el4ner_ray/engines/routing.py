@@ -12,9 +12,9 @@ from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
 
 class TurnRouter(ConsistentHashRouter):  # type: ignore[misc]
-    """Sessions are numbers of batches (`schema.BATCH`): the number of a file, and 32 bits for a block of it.
+    """Sessions are numbers of batches (`schema.BATCH`): the number of a read task, and 32 bits for a block of it.
 
-    Blocks that follow each other, and files that do, go to replicas that follow each other. When one is full, the next
+    Blocks that follow each other, and tasks that do, go to replicas that follow each other. When one is full, the next
     ones are asked, as by the hash. A replica that dies or joins moves most sessions, which then compute their prefix
     once more. Calls without a session are spread by the hash.
     """
@@ -28,7 +28,7 @@ class TurnRouter(ConsistentHashRouter):  # type: ignore[misc]
         if not count or not routing_key.isdecimal():
             ranked: list[ReplicaID] = super()._lookup_ranked_replicas(routing_key)
             return ranked
-        file, block = divmod(int(routing_key), 1 << 32)
+        task, block = divmod(int(routing_key), 1 << 32)
         return [
-            self._in_turn[(file + block + rank) % count] for rank in range(min(count, 1 + self._num_fallback_replicas))
+            self._in_turn[(task + block + rank) % count] for rank in range(min(count, 1 + self._num_fallback_replicas))
         ]

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from el4ner_ray import readers, splitting
 from el4ner_ray.core.graphemes import ends_of_graphemes
-from el4ner_ray.corpus import Corpus, read_blocks, survey
+from el4ner_ray.corpus import Corpus, CorpusFile, files_together, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.schema import BATCH, PART_SCHEMA
 from el4ner_ray.source import PADDING, pad
@@ -62,11 +62,10 @@ def look(*inputs: Path | str, text: str = "text", id: str | None = None, limit: 
 
 def read(corpus: Corpus, batch: int = 8, part: int = 8_000, done: Any = None) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for i in range(len(corpus.files)):
-        for table in read_blocks(corpus, i, batch, part, done):
-            assert table.schema.equals(pa.schema([*PART_SCHEMA, *corpus.extra_schema]))
-            table.validate(full=True)
-            rows += table.to_pylist()
+    for table in read_blocks(corpus, corpus.files, batch, part, done):
+        assert table.schema.equals(pa.schema([*PART_SCHEMA, *corpus.extra_schema]))
+        table.validate(full=True)
+        rows += table.to_pylist()
     return rows
 
 
@@ -706,14 +705,32 @@ def test_blocks_are_bounded_numbered_and_repeatable(tmp_path: Path) -> None:
     for name in "ab":
         lines(tmp_path / f"{name}.jsonl", [{"text": "x" * (i * 37 % 400)} for i in range(60)])
     corpus = look(tmp_path)
-    blocks = [table for i in range(2) for table in read_blocks(corpus, i, 5, 100)]
-    again = [table for i in range(2) for table in read_blocks(corpus, i, 5, 100)]
+    blocks, again = (list(read_blocks(corpus, corpus.files, 5, 100, first_batch=7)) for _ in range(2))
     assert all(left.equals(right) for left, right in zip(blocks, again, strict=True))
     assert max(table.num_rows for table in blocks) == 5
     assert max(sum(map(len, table.column("text").to_pylist())) for table in blocks) <= 400
     numbers = [set(table.column(BATCH).to_pylist()) for table in blocks]
     assert all(len(number) == 1 for number in numbers)
-    assert len(set().union(*numbers)) == len(blocks)
+    assert set().union(*numbers) == set(range(7, 7 + len(blocks)))
+
+
+def test_files_of_a_document_each_are_read_and_travel_together(tmp_path: Path) -> None:
+    for number in range(2_500):
+        (tmp_path / f"{number:04}.txt").write_text(f"document {number}", "utf-8")
+    corpus = look(tmp_path)
+    groups = files_together(corpus.files)
+    assert [len(group) for group in groups] == [1_000, 1_000, 500]
+    blocks = list(read_blocks(corpus, groups[2], 200, 8_000))
+    assert [table.num_rows for table in blocks] == [200, 200, 100]
+    assert blocks[0].column("doc_id")[0].as_py() == "2000.txt"
+    assert [file for group in groups for file in group] == list(corpus.files)
+
+
+def test_large_files_are_read_by_themselves(tmp_path: Path) -> None:
+    documents = [600, 400, 1, 5_000, 1, 999]
+    files = [CorpusFile(f"{count}.jsonl", "jsonl", f"{count}.jsonl", count, None) for count in documents]
+    groups = files_together(files)
+    assert [[file.documents for file in group] for group in groups] == [[600, 400], [1], [5_000], [1, 999]]
 
 
 def test_done_parts_are_left_out(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_damaged_input_is_read_or_refused(tmp_path: Path, name: str, content: 
         except UsageError as error:
             refused.append(str(error))
             continue
-        rows = [row for table in read_blocks(corpus, 0, 4, 100) for row in table.to_pylist()]
+        rows = [row for table in read_blocks(corpus, corpus.files, 4, 100) for row in table.to_pylist()]
         assert len({row["doc_id"] for row in rows}) == corpus.documents
         assert all(row["text"] == "" for row in rows if row["error"])
     assert len(refused) < FILES
@@ -66,7 +66,7 @@ def test_hostile_documents_arrive_untouched(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_bytes(b"\n".join([*lines, *cut]))
     corpus = survey([str(tmp_path / "in.jsonl")], "text")
     assert corpus.documents == len(texts) + len(cut)
-    rows = [row for table in read_blocks(corpus, 0, 16, 100) for row in table.to_pylist()]
+    rows = [row for table in read_blocks(corpus, corpus.files, 16, 100) for row in table.to_pylist()]
     arrived: dict[str, str] = {}
     for row in rows:
         if row["error"] is None:

@@ -1,4 +1,4 @@
-"""Texts at hand in batches, without Ray Data."""
+"""Texts at hand in batches, without Ray Data and as rows of a data set."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from el4ner_ray import dataset
 from el4ner_ray.config import Limits
 from el4ner_ray.in_process import InProcess
+from el4ner_ray.schema import BATCH
 
 
 class Watched(InProcess):
@@ -58,3 +61,17 @@ def test_calls_that_follow_each_other_take_the_replicas_in_turn() -> None:
 
     asyncio.run(annotated())
     assert stages.numbers == [0, 1, 2, 3]
+
+
+def test_rows_of_a_data_set_travel_within_the_same_bounds() -> None:
+    """All parts of a batch of documents had been one block, of any size, for one replica."""
+    limits = Limits(part_characters=100, sentence_characters=50, batch_documents=8)
+    documents = pa.table({"id": [7, 8, 9], "text": ["x" * 1000, None, "y" * 150], "year": [1931, 1932, 1933]})
+    blocks = list(dataset._parts(documents, "text", "id", limits))
+    lengths = [list(map(len, block.column("text").to_pylist())) for block in blocks]
+    assert lengths == [[100] * 4, [100] * 4, [100, 100, 0, 100, 50]]
+    assert [set(block.column("year").to_pylist()) for block in blocks] == [{1931}, {1931}, {1931, 1932, 1933}]
+    assert blocks[-1].column("doc_id").to_pylist() == ["7", "7", "8", "9", "9"]
+    assert blocks[-1].column("text_start").to_pylist() == [800, 900, 0, 0, 100]
+    [first, *others] = [number for block in blocks for number in set(block.column(BATCH).to_pylist())]
+    assert others == [first + 1, first + 2]

@@ -663,7 +663,7 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
 
     def commit_all(documents: tuple[Corpus, Done], *_: Any) -> None:
         corpus, done = documents
-        tables = [table for i in range(len(corpus.files)) for table in read_blocks(corpus, i, 8, 8_000, done)]
+        tables = list(read_blocks(corpus, corpus.files, 8, 8_000, done))
         rows = [row for table in tables for row in table.to_pylist()]
         put(place, *((row["doc_id"], row["part"], row["text"], "ok") for row in rows))
 
