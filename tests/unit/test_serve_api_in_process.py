@@ -343,6 +343,23 @@ def test_a_body_that_is_no_object_is_told_why(start: Start, body: bytes, message
     assert answer.json()["error"] == {"status": 422, "code": "invalid", "message": f"the body {message}"}
 
 
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('{"texts": ["a"], "labels": {"person": "a", "place": "b", "person": "c"}}', "'person'"),
+        ('{"texts": ["a"], "labels": {"p\\u00e9": "a", "pé": "b"}}', "'pé'"),
+        ('{"texts": ["a"], "labels": {"\\ud800": "a", "\\ud800": "b"}}', r"'\ud800'"),
+        ('{"texts": ["a"], "labels": {"person": "a"}, "labels": {"person": "b"}}', "'labels'"),
+        ('{"texts": ["a"], "demonstrations": [{"text": "a", "text": "b", "entities": []}]}', "'text'"),
+        (f'{{"{"a" * 500}": 1, "{"a" * 500}": 1}}', f"'{'a' * 100}'"),
+    ],
+)
+def test_a_name_that_is_given_twice_is_refused(start: Start, body: str, named: str) -> None:
+    # The last one counted, and nobody was told.
+    answer = start().post("/v1/annotate", content=body, headers={"Content-Type": "application/json"})
+    refused(answer, 422, "invalid", f"{named} stands 2 times in one object of the body; give it once")
+
+
 @pytest.mark.parametrize("headers", [{"Content-Type": "text/plain"}, {}])
 def test_what_is_not_declared_as_json_is_refused(start: Start, headers: dict[str, str]) -> None:
     # A form of another site could send this without asking the browser's leave.
