@@ -77,7 +77,8 @@ def main() -> None:
             port = probe.getsockname()[1]
         command = [sys.executable, "-m", "el4ner_ray", "serve", "--profile", "fake", "--config", str(config)]
         command += ["--port", str(port), *(["--pool", arguments.pool] if arguments.pool else [])]
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"EL4NER_API_KEY": ""})
+        open_to_all = {name: value for name, value in os.environ.items() if name != "EL4NER_API_KEY"}
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, env=open_to_all)
         assert server.stderr
         try:
             if not any(b"listening" in line for line in server.stderr):

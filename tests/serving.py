@@ -39,7 +39,7 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path, *options: str | Path, key: str = "") -> Iterator[Server]:
+def served(folder: Path, *options: str | Path, key: str) -> Iterator[Server]:
     """The command with profile fake on a free port, until the context ends; it listens when the context begins."""
     port = free_port()
     log = folder / "serve.log"

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from el4ner_ray.errors import El4nerError
+from el4ner_ray.serve.body import JsonRequest
 from el4ner_ray.serve.messages import AnnotateRequest, AnnotateResponse, ErrorResponse, Health, Model, Models
 from el4ner_ray.serve.metrics import Metrics
 from el4ner_ray.serve.middleware import CLIENT_GONE, BodyLimit, Observed
@@ -36,6 +37,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         401: "The API key is missing or wrong.",
         413: "The body is too long, or the texts have too many sentences.",
+        415: "The body has a Content-Encoding; it is taken uncompressed alone.",
         422: "The body is not as it must be; the message names the field.",
         429: "Too many sentences are in flight or wait; Retry-After says when to try again.",
         503: "The time limit passed, or the engines do not run.",
@@ -139,7 +141,7 @@ def _guarded_by(key: bytes | None) -> type[APIRoute]:
 
             async def checked(request: Request) -> Response:
                 await _check_key(request, key)
-                return await answer(request)
+                return await answer(JsonRequest(request.scope, request.receive))
 
             return checked
 

@@ -128,16 +128,20 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
 
 
 def api_key() -> bytes | None:
-    """Digest of the key in the environment; None where there is none. Raises UsageError."""
+    """Digest of the key in the environment; None where none is set. Raises UsageError."""
     key = os.environ.get(API_KEY)
-    if key and not key.isascii():
+    if key is None:
+        return None
+    if not key:  # of a variable or a Secret that was thought to hold one
+        raise UsageError(f"{API_KEY}: is empty; set a key, or unset it to let anybody ask")
+    if not key.isascii():
         raise UsageError(f"{API_KEY}: clients encode other characters than ASCII in different ways; use ASCII alone")
-    if key and (key.strip() != key or not key.isprintable()):
+    if key.strip() != key or not key.isprintable():
         raise UsageError(
             f"{API_KEY}: has white space at an end or a control character in it, which a header does not carry: nobody "
             "could ask; take it out"
         )
-    return key_digest(key) if key else None
+    return key_digest(key)
 
 
 def served_pool(config: JobConfig, folder: str) -> ServedPool:

@@ -6,7 +6,7 @@ The applications find each other by their names, `el4ner-service-MODEL`.
 # Without `from __future__ import annotations`: Serve reads the type of a builder's argument, not its name.
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
 from el4ner_ray.config import JobConfig, ModelConfig, load
@@ -22,7 +22,10 @@ JOB = "service"
 
 
 class Served(BaseModel):
-    """`args` of an application: the same configuration for all of them."""
+    """`args` of an application: the same configuration for all of them.
+
+    An engine also has its `model`; the API may have limits, as `el4ner serve` has `--sentences` and `--seconds`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,6 +33,8 @@ class Served(BaseModel):
     config: Path | None = None
     pool: str | None = None
     model: str | None = None
+    sentences: int = Field(Limits.sentences, ge=1)
+    seconds: float = Field(Limits.seconds, ge=0.1, allow_inf_nan=False)
 
     def load(self) -> JobConfig:
         """The configuration, checked. Raises UsageError."""
@@ -50,7 +55,8 @@ def api(arguments: Served) -> Application:
     """The HTTP API on those engines; the key is EL4NER_API_KEY in the environment. Raises UsageError."""
     config = arguments.load()
     pool = served_pool(config, arguments.pool) if arguments.pool else None
-    return api_deployment().bind(config, pool, Limits(), api_key(), JOB)
+    limits = Limits(sentences=arguments.sentences, seconds=arguments.seconds)
+    return api_deployment().bind(config, pool, limits, api_key(), JOB)
 
 
 def _model(config: JobConfig, name: str | None) -> ModelConfig:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from el4ner_ray.errors import El4nerError, UsageError
+from el4ner_ray.serve.body import SEND_TEXTS
 from el4ner_ray.serve.limits import BusyError, TooLargeError
 
 
@@ -41,8 +42,12 @@ def problem_of(error: Exception) -> Problem:
             return Problem(422, "invalid", str(error))
         case RequestValidationError():
             return Problem(422, "invalid", _first_of(error))
-        case HTTPException(status_code=400):  # FastAPI's, for bytes that are no text
-            return Problem(422, "invalid", "the body is not JSON in UTF-8")
+        case HTTPException(status_code=400, __cause__=UsageError() as told):  # raised as FastAPI had the body read
+            return problem_of(told)
+        case HTTPException(status_code=404):
+            return Problem(404, "not_found", "there is no such address; /openapi.json tells which there are")
+        case HTTPException(status_code=405, headers={"Allow": allowed}):
+            return Problem(405, "method_not_allowed", f"this address takes {allowed} alone", {"Allow": allowed})
         case BusyError():
             return Problem(429, "busy", str(error), {"Retry-After": str(error.retry_after)})
         case DeadlineError():
@@ -57,6 +62,8 @@ def problem_of(error: Exception) -> Problem:
 def _first_of(error: RequestValidationError) -> str:
     problems = error.errors()
     first = problems[0]
+    if first["loc"] == ("body",) and first["input"] is None:
+        return f"the body is empty; {SEND_TEXTS}"
     if first["loc"] == ("body",) and isinstance(first["input"], bytes):
         # FastAPI reads no other body as JSON, since a form of another site can send what is not declared as such.
         return "the body is not declared to be JSON; send the body as Content-Type: application/json"

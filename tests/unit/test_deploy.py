@@ -20,6 +20,7 @@ import pytest
 import typer
 import yaml
 from huggingface_hub.cli.hf import app as hf
+from pydantic import ValidationError
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
@@ -29,6 +30,7 @@ from el4ner_ray.config import JobConfig, load
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.applications import application_name
 from el4ner_ray.serve import declared
+from el4ner_ray.serve.limits import Limits
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -192,6 +194,26 @@ def test_workers_of_the_service_have_the_proxy_that_kuberay_asks_whether_they_ar
     assert schema.http_options.port == 8000
     # Serve starts one where there is a replica: no more workers than models that have a card for themselves.
     assert sum(node["GPU"] > 0 for node in offered(cluster_of(resource))) <= len(load(profile="paper").models)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limits"),
+    [({}, Limits()), ({"sentences": 2000, "seconds": 30}, Limits(sentences=2000, seconds=30))],
+)
+def test_the_service_has_the_limits_that_its_file_says(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], limits: Limits
+) -> None:
+    monkeypatch.setenv("EL4NER_API_KEY", "k")
+    built = call_user_app_builder_with_args_if_necessary(declared.api, {"profile": "fake"} | arguments)
+    assert limits in built._bound_deployment.init_args
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"sentences": 0}, {"seconds": 0}, {"seconds": float("inf")}, {"seconds": float("nan")}], ids=str
+)
+def test_limits_of_the_service_that_cannot_be_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"greater than|finite"):
+        declared.Served(**arguments)
 
 
 def test_an_unknown_model_of_the_service_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import threading
@@ -303,7 +304,6 @@ WRONG: list[tuple[Any, str]] = [
         },
         "demonstrations.0: entities: they have 5997 code points together, at most 4000",
     ),
-    ([], "dictionary"),
 ]
 
 
@@ -313,15 +313,87 @@ def test_a_wrong_body_is_told_the_field(start: Start, body: Any, message: str) -
     refused(start().post("/v1/annotate", content=json.dumps(body), headers=headers), 422, "invalid", message)
 
 
-def test_what_is_no_json_is_refused(start: Start) -> None:
-    client = start()
-    headers = {"Content-Type": "application/json"}
-    refused(client.post("/v1/annotate", content=b"{", headers=headers), 422, "invalid")
-    refused(client.post("/v1/annotate", content=b'{"texts": ["\xff"]}', headers=headers), 422, "invalid")
+SEND_TEXTS = 'send an object with texts, as {"texts": ["Ben met her in Rome."]}'
+DEEP = b'{"texts": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+NO_JSON: dict[str, tuple[bytes, str]] = {
+    "cut off": (
+        b"{",
+        "is not JSON at line 1, column 2: Expecting property name enclosed in double quotes; " + SEND_TEXTS,
+    ),
+    "more after it": (b'{"texts":\n["a"]} x', f"is not JSON at line 2, column 8: Extra data; {SEND_TEXTS}"),
+    "Latin-1": (
+        b'{"texts": ["\xff"]}',
+        "is not in UTF-8 at byte 12, counted from 0: invalid start byte; encode it in UTF-8",
+    ),
+    "deep": (DEEP, f"nests arrays or objects too deep; {SEND_TEXTS}"),
+    "long integer": (
+        b'{"texts": ' + b"1" * 5000 + b"}",
+        "has an integer of more than 4300 digits; its only numbers are the start and end of entities",
+    ),
+    "array": (b"[]", f"is not an object; {SEND_TEXTS}"),
+    "null": (b"null", f"is not an object; {SEND_TEXTS}"),
+    "empty": (b"", f"is empty; {SEND_TEXTS}"),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), NO_JSON.values(), ids=NO_JSON)
+def test_a_body_that_is_no_object_is_told_why(start: Start, body: bytes, message: str) -> None:
+    answer = start().post("/v1/annotate", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {"status": 422, "code": "invalid", "message": f"the body {message}"}
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('{"texts": ["a"], "labels": {"person": "a", "place": "b", "person": "c"}}', "'person'"),
+        ('{"texts": ["a"], "labels": {"p\\u00e9": "a", "pé": "b"}}', "'pé'"),
+        ('{"texts": ["a"], "labels": {"\\ud800": "a", "\\ud800": "b"}}', r"'\ud800'"),
+        ('{"texts": ["a"], "labels": {"person": "a"}, "labels": {"person": "b"}}', "'labels'"),
+        ('{"texts": ["a"], "demonstrations": [{"text": "a", "text": "b", "entities": []}]}', "'text'"),
+        (f'{{"{"a" * 500}": 1, "{"a" * 500}": 1}}', f"'{'a' * 100}'"),
+    ],
+)
+def test_a_name_that_is_given_twice_is_refused(start: Start, body: str, named: str) -> None:
+    # The last one counted, and nobody was told.
+    answer = start().post("/v1/annotate", content=body, headers={"Content-Type": "application/json"})
+    refused(answer, 422, "invalid", f"{named} stands 2 times in one object of the body; give it once")
+
+
+@pytest.mark.parametrize("headers", [{"Content-Type": "text/plain"}, {}])
+def test_what_is_not_declared_as_json_is_refused(start: Start, headers: dict[str, str]) -> None:
     # A form of another site could send this without asking the browser's leave.
-    for headers in ({"Content-Type": "text/plain"}, {}):
-        answer = client.post("/v1/annotate", content=json.dumps(BODY), headers=headers)
-        refused(answer, 422, "invalid", "send the body as Content-Type: application/json")
+    answer = start().post("/v1/annotate", content=json.dumps(BODY), headers=headers)
+    refused(answer, 422, "invalid", "send the body as Content-Type: application/json")
+
+
+def test_a_compressed_body_is_refused(start: Start) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    body = json.dumps(BODY).encode()
+    answer = start().post("/v1/annotate", content=gzip.compress(body), headers=headers)
+    refused(answer, 415, "unsupported_media_type", "send it uncompressed, without this header")
+    assert answer.headers["accept-encoding"] == "identity"
+    as_it_is = start().post("/v1/annotate", content=body, headers=headers | {"Content-Encoding": "identity"})
+    assert as_it_is.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code", "message"),
+    [
+        ("GET", "/annotate", 404, "not_found", "there is no such address; /openapi.json tells which there are"),
+        ("GET", "/v1/annotate", 405, "method_not_allowed", "this address takes POST alone"),
+        ("PUT", "/", 405, "method_not_allowed", "this address takes GET alone"),
+    ],
+)
+def test_a_wrong_address_or_method_is_told_the_right_one(
+    start: Start, method: str, path: str, status: int, code: str, message: str
+) -> None:
+    refused(start().request(method, path), status, code, message)
+
+
+def test_what_an_address_takes_is_told_to_head(start: Start) -> None:
+    answer = start().head("/")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -484,7 +556,7 @@ def test_openapi_has_examples_that_work(start: Start) -> None:
     client = start()
     told = client.get("/openapi.json").json()
     assert set(told["paths"]) == {"/v1/annotate", "/v1/models", "/v1/health", "/metrics"}
-    assert {"401", "413", "422", "429", "503"} <= told["paths"]["/v1/annotate"]["post"]["responses"].keys()
+    assert {"401", "413", "415", "422", "429", "503"} <= told["paths"]["/v1/annotate"]["post"]["responses"].keys()
     secured = {path for path, methods in told["paths"].items() for told in methods.values() if "security" in told}
     assert secured == {"/v1/annotate", "/v1/models", "/metrics"}
     (example,) = told["components"]["schemas"]["AnnotateRequest"]["examples"]

@@ -99,8 +99,15 @@ def test_engines_are_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_key_that_headers_carry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(API_KEY, "k3y with space")
     assert api_key() == key_digest("k3y with space")
-    monkeypatch.setenv(API_KEY, "")
+    monkeypatch.delenv(API_KEY)
     assert api_key() is None
+
+
+def test_an_empty_key_does_not_open_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `EL4NER_API_KEY="$UNSET" el4ner serve` was open to everybody.
+    monkeypatch.setenv(API_KEY, "")
+    with pytest.raises(UsageError, match=r"EL4NER_API_KEY: is empty; set a key, or unset it to let anybody ask"):
+        api_key()
 
 
 @pytest.mark.parametrize("key", ["k3y\n", " k3y", "k3y\t", " ", "k3\ny", "k3y\x7f", "kéy"])
