@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,21 @@ def file_system(uri: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand
         raise UsageError(f"{uri}: cannot be opened: {error}") from None
     return filesystem, path
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Raise UsageError, naming what is read, where the file system fails in this block."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: str, error: OSError) -> UsageError:
+    """What is told of a file or folder that the file system does not give."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return UsageError(f"{path}: cannot be read: {reason}; make it readable, or name the folder of another run")
 
 
 def is_local(filesystem: Any) -> bool:

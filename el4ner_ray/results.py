@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
-from el4ner_ray.files import file_system
+from el4ner_ray.files import file_system, reading
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
 RUN_FILE = "run.json"
@@ -112,14 +112,14 @@ def read_account(directory: str) -> Account | None:
 def read_run_file(directory: str, type_: type[T]) -> T | None:
     """The `run.json` in the folder of a run, a local path or URI, as a struct; None where there is none.
 
-    Raises UsageError where a field of it is not what a run writes.
+    Raises UsageError where it cannot be read, or a field of it is not what a run writes.
     """
     # Not by `output` and `sink`: what these import takes two seconds, which `evaluate` and `export` need not wait.
     filesystem, root = file_system(directory)
     path = f"{root.rstrip('/')}/{RUN_FILE}"
-    if not filesystem.exists(path):
-        return None
-    return decoded_run(filesystem.cat_file(path), directory, type_)
+    with reading(f"{directory}/{RUN_FILE}"):
+        content = filesystem.cat_file(path) if filesystem.exists(path) else None
+    return None if content is None else decoded_run(content, directory, type_)
 
 
 def decoded_run(content: bytes, directory: str, type_: type[T]) -> T:
@@ -148,13 +148,14 @@ def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
     Status of a document in parts: that of its parts where they agree, else partial. Of a run that is not finished, a
     document that lacks parts is what stands before the first of them, if anything does. Streams: no more is held than a
     batch of rows and the parts of unfinished documents. Raises UsageError, at the call where there are no annotations,
-    and while reading where a document of a finished run lacks parts or a file is damaged.
+    and while reading where a document of a finished run lacks parts, or a file is damaged or cannot be read.
     """
     # Asked before the files are listed: a run that finishes meanwhile was read in part.
     finished = not unfinished(read_account(directory))
     filesystem, root = file_system(directory)
     folder = f"{root.rstrip('/')}/annotations"
-    paths = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
+    with reading(f"{directory}/annotations"):
+        paths = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
     files = sorted(path for path in paths if path.endswith(".parquet"))
     if not files:
         raise UsageError(f"{directory}: no annotations/*.parquet in it; give the folder that `el4ner annotate` wrote")

@@ -12,6 +12,7 @@ from itertools import islice
 import pyarrow.compute as pc
 
 from el4ner_ray import parquet
+from el4ner_ray.errors import UsageError
 from el4ner_ray.results import AnnotatedDocument, first_parts
 from el4ner_ray.schema import PART
 from el4ner_ray.sink import ANNOTATIONS, Place
@@ -109,7 +110,7 @@ def watched(place: Place, total: int, say: Say) -> Iterator[None]:
             began = time.monotonic()
             try:
                 progress.look()
-            except OSError as error:
+            except (OSError, UsageError) as error:
                 # The run itself will say so if its output cannot be reached.
                 logger.warning("progress cannot be read: %s", error)
             pause = max(_LEAST_PAUSE_SECONDS, _PAUSE_PER_LISTING * (time.monotonic() - began))
