@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import IO, Any, Literal, SupportsIndex, TypeVar, overload
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,6 +21,9 @@ from el4ner_ray.files import file_system, reading
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
 RUN_FILE = "run.json"
+
+# Hashes that two ids share; of so many, some are of the same id.
+_SUSPECTS = 1_000
 
 T = TypeVar("T")
 
@@ -147,8 +153,9 @@ def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
 
     Status of a document in parts: that of its parts where they agree, else partial. Of a run that is not finished, a
     document that lacks parts is what stands before the first of them, if anything does. Streams: no more is held than a
-    batch of rows and the parts of unfinished documents. Raises UsageError, at the call where there are no annotations,
-    and while reading where a document of a finished run lacks parts, or a file is damaged or cannot be read.
+    batch of rows, 8 bytes a document, and the parts of unfinished documents. Raises UsageError, at the call where there
+    are no annotations, and while reading where a document stands there twice, one of a finished run lacks parts, or a
+    file is damaged or cannot be read.
     """
     # Asked before the files are listed: a run that finishes meanwhile was read in part.
     finished = not unfinished(read_account(directory))
@@ -180,8 +187,11 @@ def first_parts(file: IO[bytes]) -> Iterator[AnnotatedDocument]:
 def _rows_of_documents(filesystem: Any, files: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     # Parts need not lie side by side. Few documents have several: a pass over two small columns tells which.
     lacking: Counter[str] = Counter()
+    hashes = array("q")
     for batch in _batches(filesystem, files, [DOC_ID, PART]):
         lacking.update(batch.filter(pc.field(PART) > 0).column(DOC_ID).to_pylist())
+        hashes.extend(map(hash, _beginning(batch)))
+    _check_once(filesystem, files, np.array(hashes))
     for doc_id in lacking:
         lacking[doc_id] += 1  # the first part
     waiting: dict[str, list[dict[str, Any]]] = {}
@@ -195,6 +205,26 @@ def _rows_of_documents(filesystem: Any, files: Sequence[str]) -> Iterator[list[d
             if len(waiting[doc_id]) == lacking[doc_id]:
                 yield waiting.pop(doc_id)
     yield from waiting.values()
+
+
+def _beginning(batch: pa.RecordBatch) -> list[str]:
+    """The documents of which the first part is in these rows."""
+    doc_ids: list[str] = batch.filter(pc.field(PART) == 0).column(DOC_ID).to_pylist()
+    return doc_ids
+
+
+def _check_once(filesystem: Any, files: Sequence[str], hashes: npt.NDArray[np.int64]) -> None:
+    """Raise UsageError where a document begins twice; `hashes` are those of all ids, in any order."""
+    hashes.sort()
+    twice = set(hashes[1:][hashes[1:] == hashes[:-1]][:_SUSPECTS].tolist())
+    found: dict[str, str] = {}
+    for path in files if twice else ():
+        for batch in _batches(filesystem, [path], [DOC_ID, PART]):
+            for doc_id in (doc_id for doc_id in _beginning(batch) if hash(doc_id) in twice):
+                if doc_id in found:
+                    mend = "if files of two runs lie there together, remove those of one"
+                    raise UsageError(f"{path}: document {doc_id!r}: stands in {found[doc_id]} already; {mend}")
+                found[doc_id] = path
 
 
 def _before_gap(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
