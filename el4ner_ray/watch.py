@@ -15,6 +15,7 @@ from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
 from el4ner_ray.results import AnnotatedDocument, first_parts
 from el4ner_ray.schema import PART
+from el4ner_ray.show import on_one_line
 from el4ner_ray.sink import ANNOTATIONS, Place
 
 logger = logging.getLogger(__name__)
@@ -92,11 +93,6 @@ def marked(document: AnnotatedDocument, characters: int) -> str:
             position = entity.end
     shown.append(document.text[position:characters])
     return on_one_line("".join(shown)) + (" …" if len(document.text) > characters else "")
-
-
-def on_one_line(text: str) -> str:
-    """The text without line breaks and control characters: a document must not steer the terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 @contextmanager

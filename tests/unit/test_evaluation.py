@@ -354,6 +354,18 @@ def test_a_run_is_measured_against_gold(tmp_path: Path) -> None:
     assert all(number in rows["PER"] for number in ("1.000", "0.333", "0.500", "3"))
 
 
+def test_types_of_the_gold_and_models_of_the_run_control_no_terminal(tmp_path: Path) -> None:
+    found = entity_row(0, 3, "Ann", "PER") | {"extracted_by": ["m\x9b31m"]}
+    directory = write_run(tmp_path, [row("1", "Ann", found)])
+    evaluations = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann", [(0, 3, "P\x1b[2J\u2028ER")])))
+    console = Console(width=100, record=True, file=io.StringIO())
+    for table in evaluation_tables(evaluations):
+        console.print(table)
+    shown = console.export_text()
+    assert "P [2J ER" in shown
+    assert "m 31m" in shown
+
+
 def test_gold_of_other_documents_is_refused(tmp_path: Path) -> None:
     directory = write_run(tmp_path, [row("1", "Ann  left", entity_row(0, 3, "Ann", "PER"))])
     with pytest.raises(UsageError, match=r"gold.jsonl: id: none of its ids is in .*'x' in the gold, '1' in the run"):
