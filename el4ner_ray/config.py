@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from el4ner_ray.core.prompting import LABEL_RULE, is_label
 from el4ner_ray.errors import UsageError
-from el4ner_ray.languages import tagger_for
+from el4ner_ray.languages import LANGUAGE_CODE, tagger_for
 from el4ner_ray.machine import has_gpu
 
 # With fewer labelled sentences there is too little to learn from, and the paper's rules decide.
@@ -256,7 +256,7 @@ class JobConfig(_Section):
     )
     language: str = Field(
         "en",
-        pattern=r"^[a-z]{2,3}$",
+        pattern=LANGUAGE_CODE,
         description="ISO 639 code of the texts' language: where sentences end, and which tagger weights spans.",
     )
     text_column: str = Field("text", description="Input column with the text.")

@@ -96,10 +96,11 @@ class _Model(msgspec.Struct, frozen=True):
 
 class _Settings(msgspec.Struct, frozen=True):
     models: tuple[_Model, ...]
+    language: str = "en"
 
 
 class Account(msgspec.Struct, frozen=True):
-    """How far a run came, and with which models: what readers of its annotations need of `run.json`."""
+    """How far a run came, with which models, in which language: what readers of annotations need of `run.json`."""
 
     status: str
     config: _Settings

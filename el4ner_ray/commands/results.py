@@ -97,7 +97,9 @@ def export(
         float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.", callback=finite)
     ] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")] = False,
-    language: Annotated[str, typer.Option(help="Of the texts; where sentences end in conll.")] = "en",
+    language: Annotated[
+        str | None, typer.Option(help="Of the texts; where sentences end in conll. Default: the run's.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

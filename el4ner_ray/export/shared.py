@@ -37,7 +37,7 @@ class Export:
     """What a format is asked for.
 
     `documents` can be read once; their entities are half-open ranges of code points of `text`. `path` is the file or
-    folder to write, `overwrite` says whether it may exist, `language` (ISO 639-1) decides where sentences end.
+    folder to write, `overwrite` says whether it may exist, `language` (ISO 639) decides where sentences end.
     """
 
     documents: Iterator[AnnotatedDocument]
