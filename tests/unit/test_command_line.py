@@ -143,7 +143,8 @@ def test_reports_and_exports_as_json(
     run, html = write_run(tmp_path / "run", [document("1", "Oslo"), document("2", "Bergen")]), tmp_path / "r.html"
     assert call(monkeypatch, "report", run, "-o", html, "--sample", 1, "--json") == 0
     size = html.stat().st_size
-    assert json.loads(capsys.readouterr().out) == {"documents": 2, "shown": 1, "bytes": size, "output": str(html)}
+    told = {"documents": 2, "shown": 1, "bound": "documents", "bytes": size, "output": str(html)}
+    assert json.loads(capsys.readouterr().out) == told
     assert call(monkeypatch, "export", run, "-o", tmp_path / "e.jsonl", "--format", "jsonl", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"documents": 2, "entities": 0, "notes": [], "output": str(tmp_path / "e.jsonl")}

@@ -286,6 +286,16 @@ def test_a_sample_is_what_fits_of_the_first_by_rank(lengths: list[int], chance: 
 
 
 @pytest.mark.parametrize(
+    ("size", "characters", "bound"), [(3, 12, None), (2, 12, "documents"), (0, 12, "documents"), (3, 11, "characters")]
+)
+def test_a_sample_knows_what_kept_documents_out(size: int, characters: int, bound: str | None) -> None:
+    sample = Sample(size, characters)
+    for name in "abc":
+        sample.add(name, partial(show, AnnotatedDocument(name, "Oslo", "ok", (), None)), preferred=False)
+    assert sample.bound == bound
+
+
+@pytest.mark.parametrize(
     ("seconds", "shown"), [(None, "–"), (0.4, "0.4 s"), (98.4, "98 s"), (2760, "46 min"), (12240, "3.4 h")]
 )
 def test_duration(seconds: float | None, shown: str) -> None:
@@ -359,6 +369,7 @@ def test_statistics_cover_what_the_sample_leaves_out(tmp_path: Path) -> None:
     page = report(write_run(tmp_path / "run", rows), sample=5)
     assert len(page.data["documents"]) == 5
     assert "sample of 5 of 12 documents" in page.text
+    assert "--sample N shows more" in page.text
     assert "12 entities in 12 documents" in page.text
     assert "0.95 to 1.00: 12" in page.text
     assert report(tmp_path / "run", sample=5).source == page.source
@@ -415,6 +426,8 @@ def test_gold_that_the_run_lacks_comes_before_other_documents(tmp_path: Path, mo
     monkeypatch.setattr("el4ner_ray.report.build.Sample", partial(Sample, characters=2 * len("Oslo")))
     page = report(folder, gold_source=gold, sample=5)
     assert len(page.data["documents"]) == 2
+    assert "has room for no more, whatever --sample is" in page.text
+    assert "--sample N" not in page.text
     assert "3 gold documents are not in the run" in page.text
 
 
