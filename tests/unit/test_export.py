@@ -592,7 +592,7 @@ def test_a_file_gives_way_to_a_folder_and_back(tmp_path: Path) -> None:
 def test_a_failure_between_two_renames_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     brat.write(ask(tmp_path / "out", one("Ann", (0, 3))))
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
-    with pytest.raises(FatalError, match=r"--output .*out: the export failed, nothing of it is left: no"):
+    with pytest.raises(FatalError, match=r"--output .*out: writing failed, nothing of it is left: no"):
         brat.write(ask(tmp_path / "out", one("Bo", (0, 2))))
     assert (tmp_path / "out" / "doc-000001.txt").read_text() == "Ann"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
