@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -54,6 +55,8 @@ def main() -> None:
     os.environ.setdefault("RAY_DATA_NON_TTY_PROGRESS_LOG_INTERVAL", "60")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     progress.quiet = False
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no UTF-8, and are printed with escapes then
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="el4ner")
     except UsageError as error:

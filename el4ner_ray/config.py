@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from el4ner_ray.core.prompting import LABEL_RULE, is_label
 from el4ner_ray.errors import UsageError
-from el4ner_ray.languages import tagger_for
+from el4ner_ray.languages import LANGUAGE_CODE, tagger_for
 from el4ner_ray.machine import has_gpu
 
 # With fewer labelled sentences there is too little to learn from, and the paper's rules decide.
@@ -255,7 +256,7 @@ class JobConfig(_Section):
     )
     language: str = Field(
         "en",
-        pattern=r"^[a-z]{2,3}$",
+        pattern=LANGUAGE_CODE,
         description="ISO 639 code of the texts' language: where sentences end, and which tagger weights spans.",
     )
     text_column: str = Field("text", description="Input column with the text.")
@@ -296,12 +297,12 @@ class JobConfig(_Section):
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Raise ValueError unless every label can stand in a prompt on one line and be told apart in an answer."""
+    """Raise ValueError unless every label can stand in prompts and answers, as `is_label` says."""
     if not labels:
         raise ValueError("labels: the label set is empty; name at least one entity type")
     for label, description in labels.items():
-        if label.strip() != label or not label or any(c in label for c in "|=\n\r"):
-            raise ValueError(f"labels: {label!r} must be a single line without '|', '=' or surrounding white space")
+        if not is_label(label):
+            raise ValueError(f"labels: {label!r} {LABEL_RULE}")
         if "\n" in description:
             raise ValueError(f"labels.{label}: the description must be a single line")
 

@@ -30,6 +30,7 @@ import pyarrow as pa
 import zstandard
 
 from el4ner_ray import parquet, readers
+from el4ner_ray.core.prompting import LABEL_RULE, is_label
 from el4ner_ray.errors import UsageError
 
 CONLL_SUFFIXES = (".conll", ".bio", ".iob", ".tsv")
@@ -301,9 +302,8 @@ def _problem(entity: _Entity, text: str, for_prompts: bool) -> str:
         return f"text: {entity.text!r:.80} is not text[{start}:{end}], which is {text[start:end]!r:.80}; {_OFFSETS}"
     if not label.strip():
         return "type: is empty; give the entity's type"
-    # In prompts and answers these separate, as config.check_labels says too.
-    if for_prompts and (label.strip() != label or any(character in label for character in "|=\n\r")):
-        return f"type: {label!r} must be a single line without '|', '=' or surrounding white space; rename the type"
+    if for_prompts and not is_label(label):
+        return f"type: {label!r} {LABEL_RULE}; rename the type"
     return ""
 
 

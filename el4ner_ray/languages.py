@@ -7,6 +7,9 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+LANGUAGE_CODE = r"^[a-z]{2,3}$"
+"""The form of an ISO 639 code; sentencex takes anything and cuts what it does not know as English."""
+
 NO_TAGGER = "none"
 _ENGLISH = "en_core_web_sm"
 _TAGGERS = {"tagger", "morphologizer"}

@@ -13,6 +13,7 @@ from el4ner_ray.core.reliability import reliability
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText, name_of, read_labelled
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity, read_account, read_annotations, unfinished
+from el4ner_ray.show import on_one_line
 
 ENSEMBLE, UNION = "ensemble", "union"
 
@@ -130,7 +131,7 @@ def steps_table(evaluations: Mapping[str, Evaluation]) -> Table:
         micro, accuracy = evaluation.micro, evaluation.type_accuracy
         rates = (micro.precision, micro.recall, micro.f1, evaluation.spans.recall)
         table.add_row(
-            step,
+            on_one_line(step),
             str(micro.true_positives),
             str(micro.false_positives),
             *(f"{rate:.3f}" for rate in rates),
@@ -142,4 +143,4 @@ def steps_table(evaluations: Mapping[str, Evaluation]) -> Table:
 def _add_rows(table: Table, scores: Iterable[tuple[str, Score]], interval: str = "") -> None:
     for name, score in scores:
         rates = (f"{rate:.3f}" for rate in (score.precision, score.recall, score.f1))
-        table.add_row(name, *rates, interval, str(score.support))
+        table.add_row(on_one_line(name), *rates, interval, str(score.support))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from el4ner_ray.errors import UsageError
+from el4ner_ray.files import unreadable
 
 
 def table(file: IO[bytes], columns: Iterable[str] | None = None) -> pa.Table:
@@ -35,16 +36,16 @@ def valid(rows: pa.Table | pa.RecordBatch) -> pa.Table | pa.RecordBatch:
 
 @contextmanager
 def whole(path: str, what: str = "it") -> Iterator[None]:
-    """Raise UsageError, naming a file of the output, where reading it in this block finds it damaged.
+    """Raise UsageError, naming a file of the output, where reading it in this block fails or finds it damaged.
 
-    `what` is to be removed then. Errors of the file system go through as they are, if they can be told: Arrow has an
-    OSError without a number for what it cannot unpack, and so has gcsfs for what is forbidden.
+    `what` is to be removed where it is damaged. That is not said of what the file system refuses, if it can be told:
+    Arrow has an OSError without a number for what it cannot unpack, and so has gcsfs for what is forbidden.
     """
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise
+            raise unreadable(path, error) from None
         reason = " ".join(str(error).split())
         mend = f"remove {what}, and run the same `el4ner annotate` command again"
         if isinstance(error, OSError):

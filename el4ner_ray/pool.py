@@ -14,7 +14,7 @@ import ray
 
 from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig
-from el4ner_ray.core.prompting import Prompts
+from el4ner_ray.core.prompting import LABEL_RULE, Prompts, is_label
 from el4ner_ray.demonstrations import FORMAT, read_metadata, write_index
 from el4ner_ray.engines import bundled
 from el4ner_ray.engines.identity import source_identity
@@ -54,6 +54,7 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
     if isinstance(source, str) and (Path(source) / "index.json").is_file():
         built_from = read_metadata(source)
         labels = config.labels or dict.fromkeys(built_from["types"], "")
+        _check_names(built_from["types"], source)
         _check_ready(config, source, built_from, labels)
         _check_types(built_from["types"], labels, source)
         pool = Pool(source, labels, built_from, None)
@@ -150,6 +151,13 @@ def _check_ready(config: JobConfig, folder: str, built_from: dict[str, Any], lab
                 folder,
                 ", ".join(others),
             )
+
+
+def _check_names(types: list[str], source: str) -> None:
+    # Built by an earlier version, or changed since.
+    for name in types:
+        if not is_label(name):
+            raise UsageError(f"--pool {source}: its type {name!r} {LABEL_RULE}; rename it and build the index again")
 
 
 def _check_types(types: list[str], labels: dict[str, str], source: str) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import IO, Any, Literal, SupportsIndex, TypeVar, overload
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
-from el4ner_ray.files import file_system
+from el4ner_ray.files import file_system, reading
 from el4ner_ray.schema import ANNOTATION_SCHEMA, DOC_ID, ERROR, PART, TEXT, TEXT_START
 
 RUN_FILE = "run.json"
+
+# Hashes that two ids share; of so many, some are of the same id.
+_SUSPECTS = 1_000
 
 T = TypeVar("T")
 
@@ -90,10 +96,11 @@ class _Model(msgspec.Struct, frozen=True):
 
 class _Settings(msgspec.Struct, frozen=True):
     models: tuple[_Model, ...]
+    language: str = "en"
 
 
 class Account(msgspec.Struct, frozen=True):
-    """How far a run came, and with which models: what readers of its annotations need of `run.json`."""
+    """How far a run came, with which models, in which language: what readers of annotations need of `run.json`."""
 
     status: str
     config: _Settings
@@ -112,14 +119,14 @@ def read_account(directory: str) -> Account | None:
 def read_run_file(directory: str, type_: type[T]) -> T | None:
     """The `run.json` in the folder of a run, a local path or URI, as a struct; None where there is none.
 
-    Raises UsageError where a field of it is not what a run writes.
+    Raises UsageError where it cannot be read, or a field of it is not what a run writes.
     """
     # Not by `output` and `sink`: what these import takes two seconds, which `evaluate` and `export` need not wait.
     filesystem, root = file_system(directory)
     path = f"{root.rstrip('/')}/{RUN_FILE}"
-    if not filesystem.exists(path):
-        return None
-    return decoded_run(filesystem.cat_file(path), directory, type_)
+    with reading(f"{directory}/{RUN_FILE}"):
+        content = filesystem.cat_file(path) if filesystem.exists(path) else None
+    return None if content is None else decoded_run(content, directory, type_)
 
 
 def decoded_run(content: bytes, directory: str, type_: type[T]) -> T:
@@ -147,14 +154,16 @@ def read_annotations(directory: str) -> Iterator[AnnotatedDocument]:
 
     Status of a document in parts: that of its parts where they agree, else partial. Of a run that is not finished, a
     document that lacks parts is what stands before the first of them, if anything does. Streams: no more is held than a
-    batch of rows and the parts of unfinished documents. Raises UsageError, at the call where there are no annotations,
-    and while reading where a document of a finished run lacks parts or a file is damaged.
+    batch of rows, 8 bytes a document, and the parts of unfinished documents. Raises UsageError, at the call where there
+    are no annotations, and while reading where a document stands there twice, one of a finished run lacks parts, or a
+    file is damaged or cannot be read.
     """
     # Asked before the files are listed: a run that finishes meanwhile was read in part.
     finished = not unfinished(read_account(directory))
     filesystem, root = file_system(directory)
     folder = f"{root.rstrip('/')}/annotations"
-    paths = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
+    with reading(f"{directory}/annotations"):
+        paths = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
     files = sorted(path for path in paths if path.endswith(".parquet"))
     if not files:
         raise UsageError(f"{directory}: no annotations/*.parquet in it; give the folder that `el4ner annotate` wrote")
@@ -179,8 +188,11 @@ def first_parts(file: IO[bytes]) -> Iterator[AnnotatedDocument]:
 def _rows_of_documents(filesystem: Any, files: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     # Parts need not lie side by side. Few documents have several: a pass over two small columns tells which.
     lacking: Counter[str] = Counter()
+    hashes = array("q")
     for batch in _batches(filesystem, files, [DOC_ID, PART]):
         lacking.update(batch.filter(pc.field(PART) > 0).column(DOC_ID).to_pylist())
+        hashes.extend(map(hash, _beginning(batch)))
+    _check_once(filesystem, files, np.array(hashes))
     for doc_id in lacking:
         lacking[doc_id] += 1  # the first part
     waiting: dict[str, list[dict[str, Any]]] = {}
@@ -194,6 +206,26 @@ def _rows_of_documents(filesystem: Any, files: Sequence[str]) -> Iterator[list[d
             if len(waiting[doc_id]) == lacking[doc_id]:
                 yield waiting.pop(doc_id)
     yield from waiting.values()
+
+
+def _beginning(batch: pa.RecordBatch) -> list[str]:
+    """The documents of which the first part is in these rows."""
+    doc_ids: list[str] = batch.filter(pc.field(PART) == 0).column(DOC_ID).to_pylist()
+    return doc_ids
+
+
+def _check_once(filesystem: Any, files: Sequence[str], hashes: npt.NDArray[np.int64]) -> None:
+    """Raise UsageError where a document begins twice; `hashes` are those of all ids, in any order."""
+    hashes.sort()
+    twice = set(hashes[1:][hashes[1:] == hashes[:-1]][:_SUSPECTS].tolist())
+    found: dict[str, str] = {}
+    for path in files if twice else ():
+        for batch in _batches(filesystem, [path], [DOC_ID, PART]):
+            for doc_id in (doc_id for doc_id in _beginning(batch) if hash(doc_id) in twice):
+                if doc_id in found:
+                    mend = "if files of two runs lie there together, remove those of one"
+                    raise UsageError(f"{path}: document {doc_id!r}: stands in {found[doc_id]} already; {mend}")
+                found[doc_id] = path
 
 
 def _before_gap(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def sample_table(directory: str) -> Table:
     for document in islice(read_annotations(directory), _SAMPLE_DOCUMENTS):
         listed = Text("\n").join(
             Text(f"{_plain(entity.text)} ")
-            .append(entity.type, style=_colour(colours, entity.type))
+            .append(on_one_line(entity.type), style=_colour(colours, entity.type))
             .append(f" {entity.score:.2f}")
             for entity in document.entities
             if entity.end <= _SAMPLE_CHARACTERS
@@ -56,6 +56,11 @@ def _marked(document: AnnotatedDocument, colours: dict[str, str]) -> Text:
 def _plain(text: str) -> str:
     """The text, as long as it was, with a space for what controls a terminal and for what rich would take out."""
     return str(_CONTROLS.sub(" ", text))
+
+
+def on_one_line(text: str) -> str:
+    """The text without line breaks and control characters: neither documents nor types may steer the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _colour(colours: dict[str, str], type_: str) -> str:

@@ -21,7 +21,7 @@ from ray.data.block import Block, BlockAccessor
 from el4ner_ray import schema
 from el4ner_ray.annotations import annotation_rows, error_rows, failures_of
 from el4ner_ray.errors import FatalError
-from el4ner_ray.files import file_system, is_local
+from el4ner_ray.files import file_system, is_local, reading
 from el4ner_ray.schema import SENTENCES, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
@@ -49,7 +49,10 @@ class FileSummary(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Place:
-    """A folder of any file system that fsspec knows. Methods raise UsageError where it has none such."""
+    """A folder of any file system that fsspec knows.
+
+    Methods raise UsageError where it has none such, and where what they list or read cannot be reached.
+    """
 
     uri: str
 
@@ -102,7 +105,8 @@ class Place:
         # Workers write, the driver lists: what it saw before does not count.
         filesystem.invalidate_cache()
         # Not a glob: the folder's own name may hold its special characters.
-        return sorted(filesystem.ls(path, detail=False)) if filesystem.exists(path) else []
+        with reading(posixpath.join(self.uri, folder)):
+            return sorted(filesystem.ls(path, detail=False)) if filesystem.exists(path) else []
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name` below this one, if it is there."""
@@ -119,9 +123,8 @@ class Place:
         """Content of `name` below the folder; None when it does not exist."""
         filesystem, root = file_system(self.uri)
         path = posixpath.join(root, name)
-        if not filesystem.exists(path):
-            return None
-        content: bytes = filesystem.cat_file(path)
+        with reading(posixpath.join(self.uri, name)):
+            content: bytes | None = filesystem.cat_file(path) if filesystem.exists(path) else None
         return content
 
 

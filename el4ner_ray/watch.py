@@ -12,8 +12,10 @@ from itertools import islice
 import pyarrow.compute as pc
 
 from el4ner_ray import parquet
+from el4ner_ray.errors import UsageError
 from el4ner_ray.results import AnnotatedDocument, first_parts
 from el4ner_ray.schema import PART
+from el4ner_ray.show import on_one_line
 from el4ner_ray.sink import ANNOTATIONS, Place
 
 logger = logging.getLogger(__name__)
@@ -93,11 +95,6 @@ def marked(document: AnnotatedDocument, characters: int) -> str:
     return on_one_line("".join(shown)) + (" …" if len(document.text) > characters else "")
 
 
-def on_one_line(text: str) -> str:
-    """The text without line breaks and control characters: a document must not steer the terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 @contextmanager
 def watched(place: Place, total: int, say: Say) -> Iterator[None]:
     """Tell of a run's progress into `place` while the block runs, from a thread of its own."""
@@ -109,7 +106,7 @@ def watched(place: Place, total: int, say: Say) -> Iterator[None]:
             began = time.monotonic()
             try:
                 progress.look()
-            except OSError as error:
+            except (OSError, UsageError) as error:
                 # The run itself will say so if its output cannot be reached.
                 logger.warning("progress cannot be read: %s", error)
             pause = max(_LEAST_PAUSE_SECONDS, _PAUSE_PER_LISTING * (time.monotonic() - began))

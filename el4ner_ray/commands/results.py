@@ -62,7 +62,9 @@ def report(
     compare: Annotated[
         str | None, typer.Option(metavar="GOLD", help="The same documents with their entities: marks errors.")
     ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Show the texts of at most so many documents.")] = 2000,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Show the texts of at most so many documents, as far as a page has room.")
+    ] = 2000,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -76,9 +78,11 @@ def report(
     written = write_report(directory, output, compare, sample)
     shown, size = len(written.data.documents), output.stat().st_size
     if as_json:
-        typer.echo(json.dumps({"documents": written.total, "shown": shown, "bytes": size, "output": str(output)}))
+        counts = {"documents": written.total, "shown": shown, "bound": written.bound, "bytes": size}
+        typer.echo(json.dumps(counts | {"output": str(output)}))
     else:
-        told = f"report with the texts of {shown} of {written.total} documents, {size / 1e6:.1f} MB: {output}"
+        room = " (a page has room for no more)" if written.bound == "characters" else ""
+        told = f"report with the texts of {shown} of {written.total} documents{room}, {size / 1e6:.1f} MB: {output}"
         out.print(told, soft_wrap=True)
 
 
@@ -97,7 +101,9 @@ def export(
         float, typer.Option(min=0, max=1, help="Leave entities with a lower score out.", callback=finite)
     ] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")] = False,
-    language: Annotated[str, typer.Option(help="Of the texts; where sentences end in conll.")] = "en",
+    language: Annotated[
+        str | None, typer.Option(help="Of the texts; where sentences end in conll. Default: the run's.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

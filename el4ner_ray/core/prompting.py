@@ -26,6 +26,12 @@ import jinja2
 import regex
 from jinja2 import nodes
 
+LABEL_RULE = (
+    "must be a single line without '|', '=', control characters, what models take for their own tokens (`<eos>`, "
+    "`[INST]`) or surrounding white space"
+)
+"""What messages say of a name that `is_label` refuses."""
+
 SEPARATOR = " | "
 NO_ENTITY = "none"
 TRUE, FALSE = "true", "false"
@@ -55,6 +61,11 @@ def one_line(text: str) -> str:
         return text
     shown: str = _CONTROL_TOKEN.sub(lambda match: "‹" if match[0] == "<" else "⟦", text.translate(_SHOWN))
     return shown
+
+
+def is_label(name: str) -> bool:
+    """Whether a type's name stands in prompts as it is, on one line, and can be told apart in an answer."""
+    return bool(name) and name == name.strip() == one_line(name) and "=" not in name
 
 
 class _Shown(dict[int, int]):

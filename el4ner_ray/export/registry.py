@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from el4ner_ray.errors import UsageError
 from el4ner_ray.export import brat, conll, jsonl, label_studio, spacy_docbin, web_annotation
 from el4ner_ray.export.shared import Export, Format
+from el4ner_ray.languages import LANGUAGE_CODE
 from el4ner_ray.results import AnnotatedDocument, read_account, read_annotations, unfinished
 
 FORMATS: dict[str, Format] = {
@@ -38,7 +40,7 @@ class Summary:
 
 
 def export_run(
-    directory: str, format_: str, output: str, *, min_score: float, overwrite: bool, language: str
+    directory: str, format_: str, output: str, *, min_score: float, overwrite: bool, language: str | None = None
 ) -> Summary:
     """Write the annotations under `directory` to the file or folder `output`, complete or not at all. Streams.
 
@@ -48,10 +50,11 @@ def export_run(
         output: A local path.
         min_score: Entities with a lower score are left out.
         overwrite: Whether an output that is there already is replaced.
-        language: Of the texts, ISO 639-1; where sentences end in formats that have sentences.
+        language: Of the texts, ISO 639; where sentences end in formats that have sentences. None: that of the run.
 
     Raises:
-        UsageError: No such format, no annotations, an output that exists, or content that the format cannot hold.
+        UsageError: No such format or language, no annotations, an output that exists, or content that the format
+            cannot hold.
         FatalError: The file system failed.
     """
     if format_ not in FORMATS:
@@ -60,9 +63,14 @@ def export_run(
         raise UsageError(f"--output {output}: must be a local path; export to one, then copy what is there")
     if not Path(output).name:
         raise UsageError(f"--output {output!r}: names no file or folder; give one to write")
+    if language is not None and not re.fullmatch(LANGUAGE_CODE, language):
+        mend = "give an ISO 639 code (en, de, ...), or leave it out to use the run's language"
+        raise UsageError(f"--language {language!r}: is no code of a language; {mend}")
     counts: Counter[str] = Counter()
     # Asked before anything is read: a run that finishes meanwhile was read in part.
-    state = unfinished(read_account(directory))
+    account = read_account(directory)
+    state = unfinished(account)
+    language = language or (account.config.language if account else "en")
     documents = _selected(read_annotations(directory), directory, min_score, counts)
     notes = FORMATS[format_](Export(documents, Path(output), overwrite, language))
     told = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +15,8 @@ from typing import Any, Literal
 import msgspec
 import regex
 
-from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.errors import UsageError
+from el4ner_ray.files import replaced
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
 from el4ner_ray.schema import Span
 
@@ -37,7 +36,7 @@ class Export:
     """What a format is asked for.
 
     `documents` can be read once; their entities are half-open ranges of code points of `text`. `path` is the file or
-    folder to write, `overwrite` says whether it may exist, `language` (ISO 639-1) decides where sentences end.
+    folder to write, `overwrite` says whether it may exist, `language` (ISO 639) decides where sentences end.
     """
 
     documents: Iterator[AnnotatedDocument]
@@ -160,25 +159,9 @@ def replacing(target: Path, overwrite: bool) -> Iterator[Path]:
         UsageError: `target` exists and may not be replaced, or cannot be made.
         FatalError: The file system failed while the block ran; what was at `target` is still there.
     """
-    given, target = target, target.resolve()
     if target.exists() and not overwrite:
-        raise UsageError(f"--output {given}: exists; name another place, or replace it with --overwrite")
+        raise UsageError(f"--output {target}: exists; name another place, or replace it with --overwrite")
     if target.is_dir() and not _is_export(target):
-        raise UsageError(f"--output {given}: is a folder that `el4ner export` did not write; name another place")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise UsageError(f"--output {given}: cannot be written: {error.strerror}; name a place that can") from None
-    made, replaced = scratch / "made", scratch / "replaced"
-    try:
+        raise UsageError(f"--output {target}: is a folder that `el4ner export` did not write; name another place")
+    with replaced(target, "--output") as made:
         yield made
-        if target.is_dir() or (made.is_dir() and target.exists()):
-            target.rename(replaced)  # a folder cannot be renamed onto another that holds something
-        made.replace(target)
-    except OSError as error:
-        raise FatalError(f"--output {given}: the export failed, nothing of it is left: {error}") from error
-    finally:
-        if replaced.exists() and not target.exists():
-            replaced.rename(target)
-        shutil.rmtree(scratch)

@@ -25,8 +25,8 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
     """Write the report of the run in `directory`, a local path or URI, to `output`; returns what it shows.
 
     `gold_source` marks errors against this gold, as `read_labelled` takes it. The texts of at most `sample` documents
-    are in the page, those of the gold first; all numbers are about the whole run. Holds no text but those shown and the
-    gold's. Raises UsageError.
+    are in the page, as far as it has room, those of the gold first; all numbers are about the whole run. Holds no text
+    but those shown and the gold's. Raises UsageError.
     """
     place = Place(directory)
     run = read_run(place)
@@ -51,6 +51,7 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
         data=page_data(chosen.documents(), types, models),
         types=types,
         models=models,
+        bound=chosen.bound,
         evaluation=evaluation,
         comparison=comparison,
     )

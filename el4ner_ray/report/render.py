@@ -12,6 +12,7 @@ from el4ner_ray.report import palette
 from el4ner_ray.report.comparison import Comparison
 from el4ner_ray.report.page_data import PageData, embedded
 from el4ner_ray.report.run_file import Run
+from el4ner_ray.report.sample import Bound
 from el4ner_ray.report.statistics import Failed, Frequent, Statistics
 from el4ner_ray.schema import Usage
 
@@ -22,7 +23,10 @@ _SCRIPTS = ("data.js", "passage.js", "card.js", "texts.js", "views.js")
 
 @dataclass(frozen=True)
 class Report:
-    """What a page shows. `types` are in the order of their colours; `evaluation` and `comparison` go together."""
+    """What a page shows. `types` are in the order of their colours; `evaluation` and `comparison` go together.
+
+    `bound` is what keeps the texts of further documents out, None where all are shown.
+    """
 
     name: str
     run: Run
@@ -31,6 +35,7 @@ class Report:
     data: PageData
     types: tuple[str, ...]
     models: tuple[str, ...]
+    bound: Bound | None = None
     evaluation: Evaluation | None = None
     comparison: Comparison | None = None
 

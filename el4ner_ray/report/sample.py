@@ -6,8 +6,12 @@ import hashlib
 import heapq
 import re
 from collections.abc import Callable
+from typing import Literal
 
 from el4ner_ray.report.shown import Shown
+
+Bound = Literal["documents", "characters"]
+"""What keeps further documents out of a sample: that so many were asked for, or that a page has no room for them."""
 
 # Room for a hundred thousand entities (tests/integration/test_report_browser.py); one counts as so many characters.
 _CHARACTERS, _CHARACTERS_OF_MARK = 20_000_000, 150
@@ -38,6 +42,13 @@ class Sample:
             last_rank, last_id, last = heapq.heappop(self._heap)
             self._gone = last_rank, last_id
             self._room += _characters(last)
+
+    @property
+    def bound(self) -> Bound | None:
+        """Which bound kept documents out; None where all that were considered are there."""
+        if self._gone is None:
+            return None
+        return "documents" if len(self._heap) == self._size else "characters"
 
     def documents(self) -> list[Shown]:
         """What was chosen, in the order of the ids: numbers in them by value."""

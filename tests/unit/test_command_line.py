@@ -143,10 +143,30 @@ def test_reports_and_exports_as_json(
     run, html = write_run(tmp_path / "run", [document("1", "Oslo"), document("2", "Bergen")]), tmp_path / "r.html"
     assert call(monkeypatch, "report", run, "-o", html, "--sample", 1, "--json") == 0
     size = html.stat().st_size
-    assert json.loads(capsys.readouterr().out) == {"documents": 2, "shown": 1, "bytes": size, "output": str(html)}
+    told = {"documents": 2, "shown": 1, "bound": "documents", "bytes": size, "output": str(html)}
+    assert json.loads(capsys.readouterr().out) == told
     assert call(monkeypatch, "export", run, "-o", tmp_path / "e.jsonl", "--format", "jsonl", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"documents": 2, "entities": 0, "notes": [], "output": str(tmp_path / "e.jsonl")}
+
+
+@pytest.mark.parametrize("name", ["run.json", "annotations/0.parquet"])
+def test_a_run_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = write_run(tmp_path / "run", [document("1", "Oslo")])
+    gold = write_jsonl(tmp_path / "gold.jsonl", [{"id": "1", "text": "Oslo", "entities": []}])
+    (run / name).unlink()
+    (run / name).mkdir()
+    for command in (
+        ("evaluate", run, "--gold", gold),
+        ("report", run, "-o", tmp_path / "r.html"),
+        ("export", run, "-o", tmp_path / "e.jsonl", "--format", "jsonl"),
+    ):
+        assert call(monkeypatch, *command) == 2
+        told = capsys.readouterr().err
+        assert f"{run}/{name}: cannot be read: Is a directory; make it readable" in told
+        assert told.count("\n") == 1
 
 
 def test_paths_are_not_broken_over_lines(

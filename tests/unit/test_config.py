@@ -209,6 +209,8 @@ def written(tmp_path: Path, text: str) -> Path:
         ("labels: {}", "the label set is empty"),
         ("labels: {'a|b': ''}", "'a|b'"),
         ("labels: {'': ''}", "labels"),
+        ("labels: {'<eos>': ''}", "labels: '<eos>' must be a single line without"),
+        (r'labels: {"a\e[31m": ""}', r"labels: 'a\x1b[31m' must be a single line without"),
         ("models: []", "models"),
         ("profile: huge", "there is no 'huge'"),
         ("method: magic", "method"),

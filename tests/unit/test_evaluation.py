@@ -20,7 +20,7 @@ from nervaluate.evaluator import Evaluator
 from rich.console import Console
 from seqeval.metrics.sequence_labeling import f1_score, get_entities, precision_recall_fscore_support
 
-from el4ner_ray import measure
+from el4ner_ray import measure, results
 from el4ner_ray.cli import main
 from el4ner_ray.core.evaluation import Score, Typed, bootstrap_f1, evaluate
 from el4ner_ray.errors import UsageError
@@ -288,6 +288,21 @@ def test_a_part_that_is_there_twice_is_named_in_an_unfinished_run_too(tmp_path: 
         list(read_annotations(write_run(tmp_path, rows, status="running")))
 
 
+@pytest.mark.parametrize("status", ["finished", "running"])
+def test_a_document_that_is_there_twice_is_named(tmp_path: Path, status: str) -> None:
+    # As where the files of two runs were copied together; the report could not put two texts of one id in order.
+    files = [row("a", "Ann"), row("long", "a")], [row("long", "b", part=1, start=1), row("a", "Ann left")]
+    told = r"1\.parquet: document 'a': stands in .*/0\.parquet already; if files of two runs lie there together, remove"
+    with pytest.raises(UsageError, match=told):
+        list(read_annotations(write_run(tmp_path, *files, status=status)))
+
+
+def test_ids_that_share_a_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "hash", len, raising=False)
+    directory = write_run(tmp_path, [row("a", "Ann"), row("b", "Ben")], [row("c", "Cleo")])
+    assert [document.doc_id for document in read_annotations(directory)] == ["a", "b", "c"]
+
+
 def test_a_folder_without_annotations_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no annotations/"):
         read_annotations(str(tmp_path / "nowhere"))
@@ -337,6 +352,18 @@ def test_a_run_is_measured_against_gold(tmp_path: Path) -> None:
     assert list(rows) == ["all types", "span only", "PER", "LOC", "ORG"]
     assert " to " in rows["all types"]
     assert all(number in rows["PER"] for number in ("1.000", "0.333", "0.500", "3"))
+
+
+def test_types_of_the_gold_and_models_of_the_run_control_no_terminal(tmp_path: Path) -> None:
+    found = entity_row(0, 3, "Ann", "PER") | {"extracted_by": ["m\x9b31m"]}
+    directory = write_run(tmp_path, [row("1", "Ann", found)])
+    evaluations = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann", [(0, 3, "P\x1b[2J\u2028ER")])))
+    console = Console(width=100, record=True, file=io.StringIO())
+    for table in evaluation_tables(evaluations):
+        console.print(table)
+    shown = console.export_text()
+    assert "P [2J ER" in shown
+    assert "m 31m" in shown
 
 
 def test_gold_of_other_documents_is_refused(tmp_path: Path) -> None:

@@ -592,7 +592,7 @@ def test_a_file_gives_way_to_a_folder_and_back(tmp_path: Path) -> None:
 def test_a_failure_between_two_renames_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     brat.write(ask(tmp_path / "out", one("Ann", (0, 3))))
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
-    with pytest.raises(FatalError, match=r"--output .*out: the export failed, nothing of it is left: no"):
+    with pytest.raises(FatalError, match=r"--output .*out: writing failed, nothing of it is left: no"):
         brat.write(ask(tmp_path / "out", one("Bo", (0, 2))))
     assert (tmp_path / "out" / "doc-000001.txt").read_text() == "Ann"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -615,6 +615,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (["--format", "jsonl", "-o", ""], ["--output ''", "names no file"]),
         (["--format", "brat", "-o", "."], ["--output '.'", "names no file"]),
         (["--format", "jsonl", "-o", "there"], ["--output there", "--overwrite"]),
+        (["--format", "conll", "-o", "out", "--language", "English"], ["--language 'English'", "ISO 639", "leave it"]),
+        (["--format", "conll", "-o", "out", "--language", ""], ["--language ''", "ISO 639", "leave it out"]),
     ],
 )
 def test_wrong_use_is_one_line(
@@ -635,6 +637,16 @@ def test_wrong_use_is_one_line(
     assert message.count("\n") == 1
     assert all(name in message for name in named), message
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize(("language", "sentences"), [(None, 2), ("de", 2), ("en", 3)])
+def test_sentences_end_as_in_the_language_of_the_run(tmp_path: Path, language: str | None, sentences: int) -> None:
+    directory = write_run(tmp_path, [row("1", "Er kam bzw. Anna kam. Sie blieb.")])
+    config = {"models": [], "language": "de"}
+    (tmp_path / "run.json").write_text(json.dumps({"status": "finished", "config": config}))
+    out = tmp_path / "out.conll"
+    export_run(directory, "conll", str(out), min_score=0, overwrite=False, language=language)
+    assert out.read_text().rstrip().count("\n\n") == sentences
 
 
 def test_the_command_tells_what_is_not_in_the_output(

@@ -118,6 +118,9 @@ BAD_ROWS = {
     "type with |": (entity(type="a|b"), "entities[0].type: 'a|b'"),
     "type with =": (entity(type="a=b"), "entities[0].type: 'a=b'"),
     "type with line end": (entity(type="a\nb"), r"entities[0].type: 'a\nb'"),
+    "type with an escape": (entity(type="a\x1b[31m"), r"entities[0].type: 'a\x1b[31m'"),
+    "type with a line separator": (entity(type="a\u2028b"), r"entities[0].type: 'a\u2028b'"),
+    "type like a token": (entity(type="<eos>"), "entities[0].type: '<eos>' must be a single line without"),
     "type with margin": (entity(type=" a"), "entities[0].type: ' a'"),
     "id a list": ({**GOOD, "id": [1]}, "`$.id`"),
     "id a bool": ({**GOOD, "id": True}, "`$.id`"),
@@ -137,8 +140,8 @@ def test_a_bad_line_is_named_with_its_field_and_the_mend(tmp_path: Path, row: ob
 
 
 def test_what_only_prompts_forbid_is_allowed_in_gold(tmp_path: Path) -> None:
-    rows = [{"text": "", "entities": []}, entity(type="a|b")]
-    assert len(read_labelled(write(tmp_path / "gold.jsonl", *rows), "gold")) == 2
+    rows = [{"text": "", "entities": []}, entity(type="a|b"), entity(type="<eos>\x1b")]
+    assert len(read_labelled(write(tmp_path / "gold.jsonl", *rows), "gold")) == 3
 
 
 @pytest.mark.parametrize(
@@ -280,6 +283,7 @@ def test_columns_and_line_ends(tmp_path: Path, content: str, texts: list[str]) -
         ("Ann B-", "line 3: tag: 'B-' is no tag"),
         ("Ann X-PER", "line 3: tag: 'X-PER' is no tag"),
         ("Ann B-a|b", "line 2: entities[0].type: 'a|b'"),
+        ("Ann B-[INST]", "line 2: entities[0].type: '[INST]'"),
         ("Ann b-per", "line 3: tag: 'b-per' is no tag"),
     ],
 )
@@ -360,6 +364,7 @@ def test_hub_names_and_splits(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"tokens": [["a"]], "ner_tags": [["PER"]]}, ", row 1: ner_tags[0]: 'PER' is no tag"),
         ({"tokens": ["a b"], "ner_tags": ["O O"]}, ", row 1: tokens: must be a list of strings"),
         ({"tokens": [["", "a"]], "ner_tags": [["B-X", "O"]]}, ", row 1: entities[0].start: 0 is not before the end 0"),
+        ({"tokens": [["a"]], "ner_tags": [["B-\x00"]]}, r", row 1: entities[0].type: '\x00' must be a single line"),
         ({"id": ["x", "x"], "tokens": [["a"]] * 2, "ner_tags": [["B-X"]] * 2}, ", row 2: id: 'x' is taken by row 1"),
     ],
 )

@@ -257,11 +257,37 @@ def test_a_flipped_byte_is_read_over_or_named(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError(13, "Permission denied"), TimeoutError("the store is silent"), FileNotFoundError("gone")]
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (TimeoutError("the store is silent"), "the store is silent"),
+        (FileNotFoundError(), "FileNotFoundError"),
+    ],
 )
-def test_a_file_that_cannot_be_reached_is_not_called_damaged(error: OSError) -> None:
-    with pytest.raises(type(error)), parquet.whole("x.parquet"):
+def test_a_file_that_cannot_be_reached_is_not_called_damaged(error: OSError, told: str) -> None:
+    with pytest.raises(UsageError) as caught, parquet.whole("x.parquet"):
         raise error
+    wanted = f"x.parquet: cannot be read: {told}; make it readable, or name the folder of another run"
+    assert str(caught.value) == wanted
+
+
+@pytest.mark.parametrize("refused", ["ls", "cat_file"])
+def test_a_folder_that_cannot_be_read_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    put(place, ("a", 0, "A", "partial"))
+    change(place, status="running", config={"models": []})
+
+    def no(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(LocalFileSystem, refused, no)
+    reads: dict[str, list[Callable[[], object]]] = {
+        "ls": [lambda: read_annotations(place.uri), lambda: take_stock(place), lambda: count_failures(place)],
+        "cat_file": [lambda: read_annotations(place.uri), lambda: read_run(place)],
+    }
+    told = r"/(run\.json|annotations|errors): cannot be read: Permission denied; make it readable"
+    for read in reads[refused]:
+        with pytest.raises(UsageError, match=told):
+            read()
 
 
 def test_what_a_store_refuses_without_a_number_is_not_told_to_be_damaged() -> None:

@@ -65,6 +65,14 @@ def test_an_index_of_another_format_is_built_again_where_it_is_the_jobs_own(tmp_
         open_pool(config, source, str(index))
 
 
+def test_an_index_with_a_type_that_no_prompt_can_hold_is_refused(tmp_path: Path) -> None:
+    config = load(profile="fake", overrides={"demonstrations": {"k": 1, "pool_spans": "gold"}})
+    built_from = origin(config, POOL, LABELS) | {"types": ["<eos>"]}
+    (tmp_path / "index.json").write_text(json.dumps(built_from))
+    with pytest.raises(UsageError, match=rf"--pool {tmp_path}: its type '<eos>' must be .* build the index again"):
+        open_pool(config, str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("pool_spans", "changed", "told"),
     [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from el4ner_ray.core.prompting import LabelledSentence, Prompts, messages, one_line, running_text
+from el4ner_ray.core.prompting import LabelledSentence, Prompts, is_label, messages, one_line, running_text
 
 LABELS = {"person": "a named human", "place": ""}
 
@@ -33,6 +33,19 @@ def test_controls_are_shown_as_spaces(text: str) -> None:
 
 def test_what_looks_like_a_control_token_is_none() -> None:
     assert one_line("<eos></s><|im_end|>[INST] a < b, 3<4, [1]") == "‹eos>‹/s>‹¦im_end¦>⟦INST] a < b, 3<4, [1]"
+
+
+@pytest.mark.parametrize("name", ["人名", "cell line", "b-cell", "gene: A/B", "نیم\u200cفاصله", "a<3", "x [1]"])
+def test_ordinary_names_are_labels(name: str) -> None:
+    assert is_label(name)
+
+
+NO_LABELS = ["", " a", "a|b", "a=b", "a\nb", "\x1b[1m", "a\x00", "a\u2028b", "a\x85b", "<eos>", "[INST]"]
+
+
+@pytest.mark.parametrize("name", NO_LABELS)
+def test_a_label_is_in_a_prompt_what_it_is(name: str) -> None:
+    assert not is_label(name)
 
 
 def test_lone_surrogates_can_be_encoded_after_all() -> None:

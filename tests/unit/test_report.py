@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import random
 import re
 import sys
@@ -25,7 +27,8 @@ from hypothesis import strategies as st
 
 from el4ner_ray.cli import main
 from el4ner_ray.core.evaluation import evaluate
-from el4ner_ray.errors import UsageError
+from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.files import write_text
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.report import palette
 from el4ner_ray.report import passages as cutting
@@ -286,6 +289,16 @@ def test_a_sample_is_what_fits_of_the_first_by_rank(lengths: list[int], chance: 
 
 
 @pytest.mark.parametrize(
+    ("size", "characters", "bound"), [(3, 12, None), (2, 12, "documents"), (0, 12, "documents"), (3, 11, "characters")]
+)
+def test_a_sample_knows_what_kept_documents_out(size: int, characters: int, bound: str | None) -> None:
+    sample = Sample(size, characters)
+    for name in "abc":
+        sample.add(name, partial(show, AnnotatedDocument(name, "Oslo", "ok", (), None)), preferred=False)
+    assert sample.bound == bound
+
+
+@pytest.mark.parametrize(
     ("seconds", "shown"), [(None, "–"), (0.4, "0.4 s"), (98.4, "98 s"), (2760, "46 min"), (12240, "3.4 h")]
 )
 def test_duration(seconds: float | None, shown: str) -> None:
@@ -359,6 +372,7 @@ def test_statistics_cover_what_the_sample_leaves_out(tmp_path: Path) -> None:
     page = report(write_run(tmp_path / "run", rows), sample=5)
     assert len(page.data["documents"]) == 5
     assert "sample of 5 of 12 documents" in page.text
+    assert "--sample N shows more" in page.text
     assert "12 entities in 12 documents" in page.text
     assert "0.95 to 1.00: 12" in page.text
     assert report(tmp_path / "run", sample=5).source == page.source
@@ -415,6 +429,8 @@ def test_gold_that_the_run_lacks_comes_before_other_documents(tmp_path: Path, mo
     monkeypatch.setattr("el4ner_ray.report.build.Sample", partial(Sample, characters=2 * len("Oslo")))
     page = report(folder, gold_source=gold, sample=5)
     assert len(page.data["documents"]) == 2
+    assert "has room for no more, whatever --sample is" in page.text
+    assert "--sample N" not in page.text
     assert "3 gold documents are not in the run" in page.text
 
 
@@ -533,6 +549,44 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert end.value.code in (0, None)
     assert "1 of 1 documents" in capsys.readouterr().out
     assert output.exists()
+
+
+def test_a_name_that_is_not_utf_8_is_shown_with_escapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / os.fsdecode(b"caf\xe9"), [document("1", "Oslo")])
+    output = folder / "report.html"
+    monkeypatch.setattr(sys, "argv", ["el4ner", "report", str(folder), "-o", str(output)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (0, None)
+    assert r"caf\udce9" in capsys.readouterr().out
+    assert r"<h1>caf\udce9</h1>" in output.read_text("utf-8")
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, output = write_run(tmp_path / "run", [document("1", "Oslo")]), tmp_path / "r" / "report.html"
+    write_report(str(folder), output)
+    before, write = output.read_bytes(), Path.write_bytes
+
+    def full(path: Path, content: bytes) -> None:
+        write(path, content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FatalError, match=rf"--output {output}: writing failed, .*No space left on device"):
+        write_report(str(folder), output)
+    assert output.read_bytes() == before
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "numbers", "--output")
+    assert os.read(reader, 100) == b"numbers"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_colours_can_be_read_and_told_apart() -> None:

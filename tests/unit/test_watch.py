@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pyarrow as pa
 import pytest
 from ray.data.exceptions import ExecutionTimeoutError
 
-from el4ner_ray import job
-from el4ner_ray.errors import FatalError
+from el4ner_ray import job, watch
+from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
 from el4ner_ray.schema import ANNOTATION_SCHEMA
 from el4ner_ray.sink import Place, to_parquet
@@ -76,6 +77,23 @@ def test_a_run_without_output_yet_is_watched(tmp_path: Path) -> None:
     with watched(Place(str(tmp_path / "none")), 1, told.append):
         pass
     assert told == []
+
+
+def test_what_cannot_be_read_for_once_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked, again = [UsageError("no"), OSError("no")], threading.Event()
+
+    def look(_: Progress) -> None:
+        if looked:
+            raise looked.pop()
+        again.set()
+
+    monkeypatch.setattr(watch, "_LEAST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(Progress, "look", look)
+    with watched(Place(str(tmp_path)), 1, print):
+        assert again.wait(30)
+    assert caplog.messages == ["progress cannot be read: no"] * 2
 
 
 def test_a_stuck_run_ends_with_the_stages_that_stand_still() -> None:
