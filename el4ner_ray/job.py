@@ -93,6 +93,8 @@ def annotate(
         if retried:
             texts |= retried.texts
         earlier = read_run(place) or {}
+        if not len(committed):  # what it read and took says nothing of rows that are not there
+            earlier = {}
         if texts:
             whole = retried is not None or _reaches(limit, earlier)
             if not whole and earlier["status"] != "finished":
@@ -106,7 +108,7 @@ def annotate(
         run = _header(config, fields) | {
             "source": _source(inputs, pool_source, limit, earlier),
             # Also those that this input lacks: the next one must not have them with another type.
-            "columns": (earlier.get("columns", {}) if len(committed) else {}) | corpus.columns,
+            "columns": earlier.get("columns", {}) | corpus.columns,
             "sessions": earlier.get("sessions", []),
         }
         write_run(place, run)

@@ -690,6 +690,18 @@ def test_a_run_with_a_limit_does_not_finish_a_wider_one(
     assert annotate(corpus)["documents"]["total"] == 3
 
 
+def test_a_run_that_committed_nothing_leaves_no_limit(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": key, "text": key.upper()} for key in "abc"])
+    place = Place(str(tmp_path / "out"))
+    session = {"started": "", "sentences": 0, "startup_seconds": 1.0, "wall_seconds": 1.0}
+    write_run(place, {"status": "running", "source": {"limit": None}, "sessions": [session]})
+    run = annotate(corpus, limit=2)
+    assert run["source"]["limit"] == 2  # as far as a retry reads
+    assert len(run["sessions"]) == 1
+    change(place, status="running")
+    assert annotate(corpus, limit=2)["documents"]["total"] == 2
+
+
 def test_a_wider_limit_names_documents_as_before(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:
     # Another input of the same name changes made-up ids: the first documents would be there twice.
     for folder in "xy":
