@@ -135,6 +135,8 @@ def annotate(
         accounts = take_stock(place)
         session = {
             "started": run["started"],
+            "cores": run["cores"],
+            "replicas": {model["name"]: model["replicas"] for model in run["config"]["models"]},
             "sentences": accounts.summary.sentences - before.summary.sentences,
             "startup_seconds": round(ready - began, 2),
             "wall_seconds": round(ended - ready, 2),

@@ -697,7 +697,8 @@ def test_a_run_that_committed_nothing_leaves_no_limit(tmp_path: Path, annotate: 
     write_run(place, {"status": "running", "source": {"limit": None}, "sessions": [session]})
     run = annotate(corpus, limit=2)
     assert run["source"]["limit"] == 2  # as far as a retry reads
-    assert len(run["sessions"]) == 1
+    [only] = run["sessions"]
+    assert only.keys() >= {"cores", "replicas"}
     change(place, status="running")
     assert annotate(corpus, limit=2)["documents"]["total"] == 2
 
