@@ -118,7 +118,7 @@ def _stated_cost(config: JobConfig, model: ModelConfig) -> float:
             f"models.{model.name}.rates: not given, and no measured run either; annotate some documents and give "
             "their output as --run DIR, or state the rates in --config"
         )
-    verified = _CANDIDATES if model.name == config.verifier else 0.0
+    verified = _CANDIDATES if config.method == "paper" and model.name == config.verifier else 0.0
     # Between turns an engine forgets the prefix that the stages share, and computes it again for each.
     asking = (2 + (verified > 0)) if model.takes_turns else 1
     prompt: float = _LISTING + asking * (_SENTENCE + config.demonstrations.k * _DEMONSTRATION)

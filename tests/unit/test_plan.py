@@ -342,6 +342,13 @@ def test_stated_costs_follow_rates_verifier_and_demonstrations() -> None:
     assert all(stated(PAPER.model_copy(update={"demonstrations": few}))[name] < costs[name] for name in NAMES)
 
 
+def test_the_calibrated_method_verifies_nothing() -> None:
+    config = PAPER.model_copy(update={"method": "calibrated"})
+    others = [stated(config.model_copy(update={"verifier": name})) for name in NAMES]
+    assert others == [stated(config)] * len(NAMES)
+    assert stated(config)[PAPER.verifier] < stated(PAPER)[PAPER.verifier]
+
+
 def test_models_in_turns_compute_their_prefix_in_every_stage() -> None:
     config = load(profile="paper-one-gpu")
     awake = config.model_copy(
