@@ -45,13 +45,18 @@ class Pool:
         return _hash(self.built_from)
 
 
+def is_index(folder: str) -> bool:
+    """Whether a demonstration index lies in the folder."""
+    return (Path(folder) / "index.json").is_file()
+
+
 def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -> Pool:
     """Read and check the pool; `index` is the folder for its index, unless `source` is one already.
 
     Without `index` it lies in the user's cache, under a name that depends on all that it is built from. Raises
     UsageError, naming file, line and field, before anything is loaded.
     """
-    if isinstance(source, str) and (Path(source) / "index.json").is_file():
+    if isinstance(source, str) and is_index(source):
         built_from = read_metadata(source)
         labels = config.labels or dict.fromkeys(built_from["types"], "")
         _check_ready(config, source, built_from, labels)
@@ -64,7 +69,7 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
         built_from = origin(config, texts, labels)
         index = index or str(bundled.cache_dir() / "indexes" / _hash(built_from)[:16])
         folder = Path(index)
-        exists = (folder / "index.json").is_file()
+        exists = is_index(index)
         if not exists and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"--output {index}: is not an index and not empty; name a new folder")
         # One of another format was built by another version; this job has no other use for it than to replace it.

@@ -38,7 +38,7 @@ from el4ner_ray.report.statistics import count_failures
 from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
-from tests.conftest import ROOT, write_jsonl
+from tests.conftest import ROOT, write_empty_index, write_jsonl
 
 FIELDS = {"k": 5}
 Row = tuple[str, int, str, str]  # doc_id, part, text, status
@@ -592,6 +592,18 @@ def test_a_retry_needs_what_the_run_had(finished: Place, tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"pool\.jsonl"):
         retry.retry(finished.uri)
     assert held(finished) == {("a", 0): ("A", "failed")}
+
+
+def test_a_retry_takes_the_index_that_the_run_was_given(finished: Place, tmp_path: Path) -> None:
+    # That of a run before it lies in the folder still: `--force` leaves it there.
+    given, left = tmp_path / "index", Path(finished.uri) / "index"
+    config = restored((read_run(finished) or {})["config"])
+    built_from = open_pool(config, read_source(finished)["pool"], str(given)).built_from
+    write_empty_index(left, built_from | {"pool": "another"})
+    write_empty_index(given, built_from)
+    change(finished, source=read_source(finished) | {"pool": str(given)})
+    put(finished, ("a", 0, "A", "ok"))
+    assert retry.retry(finished.uri)["documents"]["ok"] == 1
 
 
 def test_a_retry_takes_a_configuration_with_any_tagger(finished: Place, tmp_path: Path) -> None:
