@@ -1,7 +1,9 @@
-"""Files and folders that an option names."""
+"""Files and folders that an option names, and having them outlast a power cut."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,18 @@ def file_system(uri: str) -> tuple[Any, str]:
 def is_local(filesystem: Any) -> bool:
     """Whether an fsspec file system is this machine's own."""
     return isinstance(filesystem, LocalFileSystem)
+
+
+def to_disk(path: str) -> None:
+    """Return when a local file, or the names in a local folder, would outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no such thing for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, content: str, option: str) -> None:

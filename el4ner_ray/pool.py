@@ -15,7 +15,7 @@ import ray
 from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
-from el4ner_ray.demonstrations import FORMAT, read_metadata, write_index
+from el4ner_ray.demonstrations import FORMAT, check_whole, read_metadata, write_index
 from el4ner_ray.engines import bundled
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import UsageError
@@ -75,6 +75,8 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
         # One of another format was built by another version; this job has no other use for it than to replace it.
         up_to_date = exists and read_metadata(index, any_format=True) == built_from
         pool = Pool(index, labels, built_from, None if up_to_date else tuple(texts))
+    if pool.texts is None:
+        check_whole(pool.index)
     if config.demonstrations.k > pool.built_from["sentences"]:
         raise UsageError(
             f"demonstrations.k: {config.demonstrations.k} demonstrations need as many labelled sentences, "

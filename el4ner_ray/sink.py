@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +19,7 @@ from ray.data.block import Block, BlockAccessor
 from el4ner_ray import schema
 from el4ner_ray.annotations import annotation_rows, error_rows, failures_of
 from el4ner_ray.errors import FatalError
-from el4ner_ray.files import file_system, is_local
+from el4ner_ray.files import file_system, is_local, to_disk
 from el4ner_ray.schema import SENTENCES, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
@@ -69,10 +67,10 @@ class Place:
             with filesystem.open(temporary, "wb") as file:
                 file.write(content)
             if local:  # else the name might be on the disk before the content
-                _to_disk(temporary)
+                to_disk(temporary)
             filesystem.mv(temporary, target)
             if local:
-                _to_disk(folder)
+                to_disk(folder)
         except OSError as error:
             with suppress(OSError):
                 filesystem.rm(temporary)
@@ -123,18 +121,6 @@ class Place:
             return None
         content: bytes = filesystem.cat_file(path)
         return content
-
-
-def _to_disk(path: str) -> None:
-    """Return when a local file, or the names in a local folder, would outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems have no such thing for folders
-            raise
-    finally:
-        os.close(descriptor)
 
 
 class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type stubs
