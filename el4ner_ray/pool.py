@@ -20,6 +20,7 @@ from el4ner_ray.engines import bundled
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText, Rows, check_against, labels_of, name_of, read_labelled
+from el4ner_ray.sink import FileSummary
 
 logger = logging.getLogger(__name__)
 
@@ -85,17 +86,19 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
     return pool
 
 
-def build(config: JobConfig, pool: Pool, say: Callable[[str], None]) -> None:
-    """Build the pool's index; for extracted spans the engines must be running."""
+def build(config: JobConfig, pool: Pool, say: Callable[[str], None]) -> FileSummary:
+    """Build the pool's index, and tell what the engines did for it; for extracted spans they must be running."""
     texts = list(pool.texts or ())
+    costs = FileSummary()
     if config.demonstrations.pool_spans == "extracted":
         say(f"index: zero-shot extraction from {len(texts)} pool sentences")
-        surfaces = pipeline.extract_pool(texts, config, pool.labels)
+        surfaces, costs = pipeline.extract_pool(texts, config, pool.labels)
     else:
         surfaces = [[text.text[e.start : e.end] for e in text.entities] for text in texts]
     say(f"index: embedding {sum(map(len, surfaces))} spans")
     # In a worker, whose memory is returned: the driver needs neither torch nor the embedder.
     ray.get(_embed_and_write.options(num_cpus=0.1).remote(pool, surfaces, config.demonstrations.embedder))
+    return costs
 
 
 @ray.remote  # type: ignore[untyped-decorator]  # ray has no type stubs

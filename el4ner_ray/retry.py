@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from el4ner_ray import job, parquet, schema
-from el4ner_ray.accounting import Retried, take_stock
+from el4ner_ray.accounting import Retried, take_stock, together
 from el4ner_ray.config import restored
 from el4ner_ray.errors import UsageError
 from el4ner_ray.output import RETRY, alone, check_fingerprint, read_run, sweep, write_run
@@ -77,6 +77,7 @@ def _retry(place: Place, directory: str, config_file: str | None, say: job.Say) 
         # Also where no document is left that failed: a merge that was killed may lack its last file.
         merge(staged, place, number)
         run["sessions"] += again["sessions"]
+        run["preparation"] = together(run.get("preparation", {}), again.get("preparation", {}))
     run |= job.results(take_stock(place), run["sessions"])
     write_run(place, run)
     place.remove(RETRY)

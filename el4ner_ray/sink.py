@@ -194,9 +194,15 @@ def read_summary(metadata: pq.FileMetaData) -> FileSummary:
 
 
 def _summary(table: pa.Table, rows: pa.Table, stages: Sequence[str]) -> FileSummary:
-    summary = FileSummary(
-        sentences=sum(map(len, SENTENCES.decode(table))), entities=sum(map(len, rows.column("entities").to_pylist()))
-    )
+    summary = spent_on(table, stages)
+    summary.sentences = sum(map(len, SENTENCES.decode(table)))
+    summary.entities = sum(map(len, rows.column("entities").to_pylist()))
+    return summary
+
+
+def spent_on(table: pa.Table, stages: Iterable[str]) -> FileSummary:
+    """What the stages of these names spent on the rows of a table."""
+    summary = FileSummary()
     for stage in stages:
         for usage in schema.usage_column(stage).decode(table):
             summary.add(FileSummary(stages={stage: usage}))

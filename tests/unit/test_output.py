@@ -37,6 +37,7 @@ from el4ner_ray.pool import open_pool
 from el4ner_ray.report.statistics import count_failures
 from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
+from el4ner_ray.show import run_tables
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
 from tests.conftest import ROOT, write_empty_index, write_jsonl
 
@@ -642,7 +643,7 @@ def without_engines(monkeypatch: pytest.MonkeyPatch, annotate: Callable[..., Non
         yield SimpleNamespace(ended_at=0.0)
 
     monkeypatch.setattr(job, "engines", engines)
-    monkeypatch.setattr(job, "prepare", lambda *_: None)
+    monkeypatch.setattr(job, "prepare", lambda *_: (None, FileSummary()))
     monkeypatch.setattr(job, "CorpusSource", lambda corpus, _, done: (corpus, done))
     monkeypatch.setattr(job.pipeline, "annotate", annotate)
 
@@ -713,6 +714,31 @@ def test_a_run_that_committed_nothing_leaves_no_limit(tmp_path: Path, annotate: 
     assert only.keys() >= {"cores", "replicas"}
     change(place, status="running")
     assert annotate(corpus, limit=2)["documents"]["total"] == 2
+
+
+def test_what_preparing_took_outlives_a_run_that_went_no_further(
+    tmp_path: Path, annotate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The next one finds the index, and asks nothing for it.
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "A"}])
+    asked = iter([2, 0, 3])
+    monkeypatch.setattr(
+        job, "prepare", lambda *_: (None, FileSummary(stages={"pre_extract": {"m": Usage(requests=next(asked))}}))
+    )
+
+    def killed(*_: Any) -> None:
+        raise FatalError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job.pipeline, "annotate", killed)
+        with pytest.raises(FatalError, match="killed"):
+            annotate(corpus)
+    assert annotate(corpus)["preparation"]["pre_extract"]["m"]["requests"] == 2
+    write_jsonl(corpus, [{"id": "a", "text": "A"}, {"id": "b", "text": "B"}])
+    run = annotate(corpus)
+    assert run["preparation"]["pre_extract"]["m"]["requests"] == 5
+    titles = [table.title for table in run_tables(run, str(tmp_path / "out"))]
+    assert titles[1:3] == ["costs of index and calibration", "costs"]
 
 
 def test_a_wider_limit_names_documents_as_before(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:

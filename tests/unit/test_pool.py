@@ -1,5 +1,6 @@
 """An index is used again only for what it was built from."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -8,13 +9,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.demonstrations import FORMAT, write_index
+from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.pool import open_pool, origin
+from el4ner_ray.stages.base import Stage
 from el4ner_ray.text_models import Embedder
 from tests.conftest import write_empty_index, write_jsonl
 
@@ -107,3 +112,21 @@ def test_a_damaged_index_is_told_before_any_model_loads(
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UsageError, match=rf"{name}: damaged: .*; remove its folder and build the index again$"):
         open_pool(config, str(folder))
+
+
+def test_what_was_asked_for_an_index_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ensemble:
+        async def ask(self, _: str, requests: list[Request], __: str) -> list[Completion]:
+            return [Completion("Ana", prompt_tokens=7)] * len(requests)
+
+    def apply(blocks: list[pa.Table], stage: Callable[..., Stage], *arguments: Any) -> SimpleNamespace:
+        tables = [asyncio.run(stage(*arguments, Ensemble()).annotate(block)) for block in blocks]
+        return SimpleNamespace(iter_batches=lambda **_: tables)
+
+    monkeypatch.setattr(pipeline.ray.data, "from_arrow", lambda blocks: blocks)
+    monkeypatch.setattr(pipeline, "apply", apply)
+    config = _config("extracted")
+    surfaces, costs = pipeline.extract_pool(POOL * 20, config, LABELS)
+    assert surfaces == [["Ana"]] * 20
+    asked = {name: (usage.requests, usage.prompt_tokens) for name, usage in costs.stages["pre_extract"].items()}
+    assert asked == dict.fromkeys(config.model_names, (20, 140))
