@@ -61,11 +61,11 @@ def main(
     console.print(as_line(where))
     for name, scenario in scenarios.items():
         console.print(f"{name}: {scenario.about}")
-        results[name] = run(name, scenario, out)
+        results[name] = run(name, scenario, out, changed=any(change.startswith(f"{name}.") for change in changes or []))
         # After each, so that a later one that ends in an error costs none of them.
         (out / "results.json").write_bytes(to_json({"environment": where, "scenarios": results}))
         draw_scenario(out / f"{name}.png", name, results[name].figures, scenario.floors)
-        console.print(table(results[name].figures, scenario.floors))
+        console.print(table(results[name].figures, scenario.floors, results[name].missed))
     if any(result.missed for result in results.values()):
         raise typer.Exit(1)
 
@@ -90,10 +90,15 @@ def chosen(scenarios: Mapping[str, Scenario], only: Sequence[str], changes: Sequ
     return kept
 
 
-def run(name: str, scenario: Scenario, out: Path) -> Result:
-    """Measure in a fresh process."""
+def run(name: str, scenario: Scenario, out: Path, *, changed: bool) -> Result:
+    """Measure in a fresh process. `changed` is as in `missed`."""
     figures = in_fresh_process(_measure, name, scenario.workload, out)
-    return Result(scenario.workload, figures, [floor for floor in scenario.floors if not floor.met(figures)])
+    return Result(scenario.workload, figures, missed(scenario.floors, figures, changed=changed))
+
+
+def missed(floors: Sequence[Floor], figures: Sequence[Figure], *, changed: bool) -> list[Floor]:
+    """Floors that are not kept. A workload that was `changed` may lack a floor's figure; one as it stands has all."""
+    return [floor for floor in floors if not floor.met(figures) and not (changed and floor.of(figures) is None)]
 
 
 def _measure(name: str, fields: dict[str, Any], out: Path) -> list[Figure]:
@@ -104,7 +109,7 @@ def _measure(name: str, fields: dict[str, Any], out: Path) -> list[Figure]:
     return figures
 
 
-def table(figures: Sequence[Figure], floors: Sequence[Floor]) -> Table:
+def table(figures: Sequence[Figure], floors: Sequence[Floor], missed: Sequence[Floor]) -> Table:
     """Medians with their spread, and whether they keep their floors."""
     rows = Table("figure", "at", "median", "smallest to largest", "floor", "")
     for figure in figures:
@@ -115,11 +120,12 @@ def table(figures: Sequence[Figure], floors: Sequence[Floor]) -> Table:
             f"{figure.median:,.4g}",
             f"{figure.low:,.4g} to {figure.high:,.4g} ({len(figure.values)})",
             ", ".join(map(str, of_figure)),
-            "" if not of_figure else "kept" if all(floor.met(figures) for floor in of_figure) else "missed",
+            "" if not of_figure else "missed" if any(floor in missed for floor in of_figure) else "kept",
         )
     for floor in floors:
         if floor.of(figures) is None:
-            rows.add_row(floor.figure, f"{floor.at:,g}" if floor.at is not None else "", "", "", str(floor), "missed")
+            at = f"{floor.at:,g}" if floor.at is not None else ""
+            rows.add_row(floor.figure, at, "", "", str(floor), "missed" if floor in missed else "not measured")
     return rows
 
 

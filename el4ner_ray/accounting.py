@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -146,6 +148,15 @@ def summaries(place: Place) -> Iterator[FileSummary]:
     for path in place.files(ANNOTATIONS, ".parquet"):
         with parquet.whole(path), place.open(path) as file:
             yield read_summary(pq.read_metadata(file))
+
+
+def together(*costs: Mapping[str, Any]) -> dict[str, Any]:
+    """The sum of costs by stage and model, each as run.json has them."""
+    total = FileSummary()
+    for some in costs:
+        total.add(msgspec.convert({"stages": some}, FileSummary))
+    summed: dict[str, Any] = msgspec.to_builtins(total.stages)
+    return summed
 
 
 def _row_numbers(table: pa.Table) -> tuple[Digests, npt.NDArray[np.int32], npt.NDArray[np.int8]]:

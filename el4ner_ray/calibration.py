@@ -29,6 +29,7 @@ from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.pool import Pool
 from el4ner_ray.schema import Annotated, Entity
+from el4ner_ray.sink import FileSummary
 from el4ner_ray.stages.fuse import Weigher, decide, score
 
 # Of what is learnt and how: another version's calibrations are not used again.
@@ -41,17 +42,19 @@ class _Kept(msgspec.Struct):
     fusion: msgspec.Raw
 
 
-def calibrated(config: JobConfig, pool: Pool, basis: str, say: Callable[[str], None]) -> tuple[Fusion, OperatingPoint]:
+def calibrated(
+    config: JobConfig, pool: Pool, basis: str, say: Callable[[str], None]
+) -> tuple[tuple[Fusion, OperatingPoint], FileSummary]:
     """What the pool teaches about the models, learnt now or by an earlier run, and the point for what is asked.
 
-    `basis` is a fingerprint of all that the answers depend on. The engines must be running.
+    With what was asked of the engines, which must be running. `basis` is a fingerprint of all that answers depend on.
     """
-    fusion = read_fusion(pool.index, basis)
+    fusion, costs = read_fusion(pool.index, basis), FileSummary()
     if fusion is None:
         texts = DemonstrationIndex.read_pool(pool.index)
         numbers = chosen(len(texts), config.calibration)
         say(f"calibration: annotating {len(numbers)} pool sentences with demonstrations from the rest")
-        annotated = pipeline.annotate_pool(texts, numbers, config, pool.labels, pool.index)
+        annotated, costs = pipeline.annotate_pool(texts, numbers, config, pool.labels, pool.index)
         fusion = ray.get(_learn.remote(config, pool, annotated))
         try:
             write_fusion(pool.index, basis, fusion)
@@ -66,7 +69,7 @@ def calibrated(config: JobConfig, pool: Pool, basis: str, say: Callable[[str], N
         f"{point.threshold:.2f}, "
         f"calibration error {fusion.reliability(point.threshold).error:.3f}"
     )
-    return fusion, point
+    return (fusion, point), costs
 
 
 def figures(fusion: Fusion, point: OperatingPoint) -> dict[str, Any]:

@@ -44,17 +44,17 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
     where = f"--run {directory}"
     if run["status"] != "finished" or not run["sentences"] or not run["sessions"]:
         raise UsageError(f"{where}: nothing was annotated to the end; give the output of a finished run")
-    config = restored(run["config"])
-    if ranges := [model.name for model in config.models if model.replica_range.min < model.replica_range.max]:
-        raise UsageError(
-            f"{where}: nobody knows how long each of the replicas of {', '.join(ranges)} was there; give a run with a "
-            "number as models[].replicas, not a range"
-        )
     timed = sum(session["sentences"] for session in run["sessions"])
     if timed < run["sentences"] / 2:
         raise UsageError(
             f"{where}: {timed} of its {run['sentences']} sentences were timed, the others by a session that was "
             "killed; give a run that was not"
+        )
+    config, cores = _as_it_ran(run, where)
+    if ranges := [model.name for model in config.models if model.replica_range.min < model.replica_range.max]:
+        raise UsageError(
+            f"{where}: nobody knows how long each of the replicas of {', '.join(ranges)} was there; give a run with a "
+            "number as models[].replicas, not a range"
         )
     if config.engine == "fake":
         raise UsageError(f"{where}: its engines were scripted; give a run with real models")
@@ -63,9 +63,9 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
         idle = ", ".join(name for name, seconds in spent.items() if not seconds)
         raise UsageError(f"{where}: its engines took no time ({idle}); give a run with real models")
     if on_cores(config):
-        if "cores" not in run:
+        if cores is None:
             raise UsageError(f"{where}: run.json does not say on how many cores; annotate anew with this version")
-        shares = core_shares(config.models, run["cores"])
+        shares = core_shares(config.models, cores)
         spent = {name: seconds * shares[name].threads for name, seconds in spent.items()}
         longest = sentence_seconds(spent, shares)
     else:
@@ -76,6 +76,26 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
         run["startup_seconds"] / len(run["sessions"]),
         None if _was_retried(run, Place(directory)) else run["sentences"] / run["documents"]["total"],
     )
+
+
+def _as_it_ran(run: Mapping[str, Any], where: str) -> tuple[JobConfig, int | None]:
+    """The configuration, with the replicas, and the cores of the sessions that annotated anything.
+
+    Raises UsageError where these differ: run.json does not tell which of them the engines' seconds are from.
+    """
+    models = run["config"]["models"]
+    own: dict[str, Any] = {"replicas": {model["name"]: model["replicas"] for model in models}}
+    if on_cores(restored(run["config"])):
+        own["cores"] = run.get("cores")
+    # Earlier versions wrote neither into sessions.
+    first, *others = [own | {key: s[key] for key in own.keys() & s.keys()} for s in run["sessions"] if s["sentences"]]
+    if differing := [key for key in own if any(other[key] != first[key] for other in others)]:
+        raise UsageError(
+            f"{where}: its sessions had different {' and '.join(differing)}, and nobody knows how long engines worked "
+            "in each; give a run of one session, or of sessions that had the same"
+        )
+    fields = run["config"] | {"models": [m | {"replicas": first["replicas"][m["name"]]} for m in models]}
+    return restored(fields), first.get("cores")
 
 
 def _was_retried(run: Mapping[str, Any], place: Place) -> bool:
@@ -98,7 +118,7 @@ def _stated_cost(config: JobConfig, model: ModelConfig) -> float:
             f"models.{model.name}.rates: not given, and no measured run either; annotate some documents and give "
             "their output as --run DIR, or state the rates in --config"
         )
-    verified = _CANDIDATES if model.name == config.verifier else 0.0
+    verified = _CANDIDATES if config.method == "paper" and model.name == config.verifier else 0.0
     # Between turns an engine forgets the prefix that the stages share, and computes it again for each.
     asking = (2 + (verified > 0)) if model.takes_turns else 1
     prompt: float = _LISTING + asking * (_SENTENCE + config.demonstrations.k * _DEMONSTRATION)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +31,13 @@ from el4ner_ray.core.grouping import grouped
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.similarity import Floats, Ints, PoolSpans, nearest, span_similarities
 from el4ner_ray.errors import UsageError
+from el4ner_ray.files import to_disk
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.text_models import Embedder
 
 FORMAT = 3
+
+_POOL = "pool.parquet"
 
 # Spans that are compared with the pool in one product: it reads the pool's embeddings once for all of them, and holds
 # as many cosines with each distinct span and each sentence of the pool.
@@ -54,18 +58,22 @@ class DemonstrationIndex:
 
     @classmethod
     def open(cls, folder: str) -> DemonstrationIndex:
-        """Map the arrays of `folder`; raises UsageError when it holds no index of this format."""
+        """Map the arrays of `folder`; raises UsageError when it holds no index of this format, or a damaged one."""
         read_metadata(folder)
 
         def mapped(name: str) -> Any:
-            return np.load(Path(folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            path = Path(folder) / f"{name}.npy"
+            with _whole(path):
+                return np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
 
         return cls(*map(mapped, ("spans", "span_of", "starts", "sentences", "occurrences")))
 
     @staticmethod
     def read_pool(folder: str) -> list[LabelledText]:
-        """The pool sentences with their gold entities, in index order."""
-        rows = pq.read_table(Path(folder) / "pool.parquet", schema=_POOL_SCHEMA).to_pylist()
+        """The pool sentences with their gold entities, in index order. Raises UsageError when they are damaged."""
+        path = Path(folder) / _POOL
+        with _whole(path):
+            rows = pq.read_table(path, schema=_POOL_SCHEMA).to_pylist()
         return [LabelledText(row["id"], row["text"], tuple(LabelledSpan(**e) for e in row["entities"])) for row in rows]
 
     def lexicon(self, numbers: Mapping[int, int], labels: int) -> Lexicon:
@@ -93,6 +101,26 @@ class DemonstrationIndex:
         return nearest(self.sentences @ query, k)
 
 
+def check_whole(folder: str) -> None:
+    """Raise UsageError, naming the file and the mend, where the index in `folder` does not open."""
+    DemonstrationIndex.open(folder)
+    path = Path(folder) / _POOL
+    with _whole(path):
+        pq.read_metadata(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as error:  # Arrow's own are ValueErrors
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"{path}: damaged: {' '.join(str(error).split())}; remove its folder and build the index again")
+
+
 def read_metadata(folder: str, *, any_format: bool = False) -> dict[str, Any]:
     """What the index in `folder` was built from.
 
@@ -106,7 +134,7 @@ def read_metadata(folder: str, *, any_format: bool = False) -> dict[str, Any]:
             f"--pool {folder}: no demonstration index here ({error}); build it with `el4ner index`"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: damaged: {error}; remove its folder and build the index again") from None
+        raise _damaged(path, error) from None
     format_ = metadata.get("format")
     if not isinstance(format_, int):
         raise UsageError(f"{path}: of something else than a demonstration index; name another folder")
@@ -124,7 +152,7 @@ def write_index(
 ) -> None:
     """Embed and write an index: `surfaces` stand for the pool sentences, `built_from` holds its FORMAT.
 
-    The folder appears complete or not at all.
+    The folder appears complete or not at all, and outlasts a power cut.
     """
     type_number = {type_: number for number, type_ in enumerate(built_from["types"])}
     occurrences = [
@@ -155,11 +183,14 @@ def write_index(
         building.mkdir()
         for name, array in arrays.items():
             np.save(building / f"{name}.npy", array, allow_pickle=False)
-        pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / "pool.parquet")
+        pq.write_table(pa.Table.from_pylist(rows, _POOL_SCHEMA), building / _POOL)
         (building / "index.json").write_text(json.dumps(built_from, indent=2, ensure_ascii=False), "utf-8")
+        for path in (*building.iterdir(), building):  # else the name might be on the disk before the content
+            to_disk(str(path))
         if target.exists():
             target.rename(Path(scratch) / "replaced")
         building.replace(target)
+        to_disk(str(target.parent))
 
 
 def _occurrences(text: LabelledText, surfaces: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -189,7 +189,7 @@ class Ensemble:
         with FileLock(indexes / ".lock"):
             opened = open_pool(config, source)
             config = job.affordable(config, opened, self._say)
-            learnt = job.prepare(config, opened, self._say)
+            learnt, _ = job.prepare(config, opened, self._say)
         fusion = job.threshold_of(learnt)
         steps = pipeline.method(config, opened.labels, opened.index, fusion)
         return Prepared(config, steps, (opened.hash, tuple(opened.labels.items()), config.method))

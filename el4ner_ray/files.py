@@ -1,7 +1,9 @@
-"""Files and folders that an option names."""
+"""Files and folders that an option names, and having them outlast a power cut."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +44,18 @@ def unreadable(path: str, error: OSError) -> UsageError:
 def is_local(filesystem: Any) -> bool:
     """Whether an fsspec file system is this machine's own."""
     return isinstance(filesystem, LocalFileSystem)
+
+
+def to_disk(path: str) -> None:
+    """Return when a local file, or the names in a local folder, would outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no such thing for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from el4ner_ray import cluster, machine, pipeline, tracing
-from el4ner_ray.accounting import Accounts, Parts, Retried, committed_parts, take_stock
+from el4ner_ray.accounting import Accounts, Parts, Retried, committed_parts, take_stock, together
 from el4ner_ray.calibration import VERSION, calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
 from el4ner_ray.core.fusion import Fusion, OperatingPoint
@@ -33,7 +33,7 @@ from el4ner_ray.languages import NO_TAGGER
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.placement import cards_needed
 from el4ner_ray.pool import Pool, build, open_pool
-from el4ner_ray.sink import AnnotationSink, Place
+from el4ner_ray.sink import AnnotationSink, FileSummary, Place
 from el4ner_ray.source import CorpusSource
 from el4ner_ray.watch import watched
 
@@ -93,6 +93,9 @@ def annotate(
         if retried:
             texts |= retried.texts
         earlier = read_run(place) or {}
+        preparation = earlier.get("preparation", {})
+        if not len(committed):  # what it read and took says nothing of rows that are not there
+            earlier = {}
         if texts:
             whole = retried is not None or _reaches(limit, earlier)
             if not whole and earlier["status"] != "finished":
@@ -106,13 +109,16 @@ def annotate(
         run = _header(config, fields) | {
             "source": _source(inputs, pool_source, limit, earlier),
             # Also those that this input lacks: the next one must not have them with another type.
-            "columns": (earlier.get("columns", {}) if len(committed) else {}) | corpus.columns,
+            "columns": earlier.get("columns", {}) | corpus.columns,
             "sessions": earlier.get("sessions", []),
+            "preparation": preparation,
         }
         write_run(place, run)
         began = time.perf_counter()
         with engines(config, pool.labels, say) as starting:
-            fusion = prepare(config, pool, say)
+            fusion, costs = prepare(config, pool, say)
+            run["preparation"] = together(run["preparation"], msgspec.to_builtins(costs.stages))
+            write_run(place, run)  # whoever goes on from here finds the index, and prepares nothing
             if fusion is not None:
                 run |= {"calibration": figures(*fusion)}
             prepared = time.perf_counter()
@@ -133,6 +139,8 @@ def annotate(
         accounts = take_stock(place)
         session = {
             "started": run["started"],
+            "cores": run["cores"],
+            "replicas": {model["name"]: model["replicas"] for model in run["config"]["models"]},
             "sentences": accounts.summary.sentences - before.summary.sentences,
             "startup_seconds": round(ready - began, 2),
             "wall_seconds": round(ended - ready, 2),
@@ -170,14 +178,17 @@ def build_index(config: JobConfig, pool_source: str, output: str, *, say: Say = 
     return pool.built_from
 
 
-def prepare(config: JobConfig, pool: Pool, say: Say) -> Learnt | None:
-    """Build the pool's index and, for the calibrated method, learn from it, where that is not done; what was learnt.
+def prepare(config: JobConfig, pool: Pool, say: Say) -> tuple[Learnt | None, FileSummary]:
+    """Build the pool's index and, for the calibrated method, learn from it, where that is not done.
 
-    The engines must be running.
+    What was learnt, and what the engines did for both. They must be running.
     """
-    if pool.texts is not None:
-        build(config, pool, say)
-    return calibrated(config, pool, calibration_basis(config, pool), say) if config.method == "calibrated" else None
+    costs = build(config, pool, say) if pool.texts is not None else FileSummary()
+    if config.method == "paper":
+        return None, costs
+    learnt, of_calibration = calibrated(config, pool, calibration_basis(config, pool), say)
+    costs.add(of_calibration)
+    return learnt, costs
 
 
 def threshold_of(learnt: Learnt | None) -> tuple[Fusion, float] | None:

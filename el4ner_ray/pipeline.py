@@ -17,7 +17,7 @@ from el4ner_ray.errors import FatalError
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.parts import sentence_rows
 from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, TYPED, Annotated
-from el4ner_ray.sink import AnnotationSink
+from el4ner_ray.sink import AnnotationSink, FileSummary, spent_on
 from el4ner_ray.source import CorpusSource
 from el4ner_ray.stages.base import Stage
 from el4ner_ray.stages.classify import Classify
@@ -79,26 +79,30 @@ def apply_all(documents: Dataset, steps: Sequence[Step]) -> Dataset:
     return documents
 
 
-def extract_pool(pool: list[LabelledText], config: JobConfig, labels: Mapping[str, str]) -> list[list[str]]:
-    """The surfaces that the models, asked zero-shot, extract from each pool sentence, in pool order.
+def extract_pool(
+    pool: list[LabelledText], config: JobConfig, labels: Mapping[str, str]
+) -> tuple[list[list[str]], FileSummary]:
+    """The surfaces that the models, asked zero-shot, extract from each pool sentence, in pool order, and what it cost.
 
     Raises FatalError when an engine could not answer: an index with holes would serve all later runs.
     """
     sentences = apply(ray.data.from_arrow(pool_blocks(pool, range(len(pool)))), PreExtract, config, labels)
     surfaces: list[list[str]] = [[] for _ in pool]
+    costs = FileSummary()
     for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
         _refuse_holes(table, (PreExtract,))
+        costs.add(spent_on(table, (PreExtract.name,)))
         numbers = table.column(schema.PART).to_pylist()
         for number, found in zip(numbers, QUERY_SPANS.decode(table), strict=True):
             text = pool[number].text
             surfaces[number] = [text[query.span.start : query.span.end] for query in found[0]]
-    return surfaces
+    return surfaces, costs
 
 
 def annotate_pool(
     pool: list[LabelledText], numbers: Sequence[int], config: JobConfig, labels: Mapping[str, str], index: str
-) -> list[Annotated]:
-    """The pool sentences of these numbers as far as classification, each with demonstrations from the rest.
+) -> tuple[list[Annotated], FileSummary]:
+    """The pool sentences of these numbers as far as classification, shown demonstrations from the rest, and the costs.
 
     Raises FatalError when an engine could not answer: what is learnt from them serves all later runs.
     """
@@ -107,14 +111,16 @@ def annotate_pool(
     sentences = apply(sentences, Retrieve, config, index, True)
     sentences = apply(sentences, Extract, config, labels, index)
     sentences = apply(sentences, Classify, config, labels, index)
-    annotated = []
+    annotated: list[Annotated] = []
+    costs = FileSummary()
     for table in sentences.iter_batches(batch_size=None, batch_format="pyarrow"):
         _refuse_holes(table, (PreExtract, Extract, Classify))
+        costs.add(spent_on(table, (stage.name for stage in (PreExtract, Retrieve, Extract, Classify))))
         of_rows = zip(
             table.column(schema.PART).to_pylist(), TYPED.decode(table), DEMONSTRATIONS.decode(table), strict=True
         )
         annotated += [Annotated(number, typed[0], chosen[0]) for number, typed, chosen in of_rows]
-    return sorted(annotated, key=lambda sentence: sentence.number)
+    return sorted(annotated, key=lambda sentence: sentence.number), costs
 
 
 def _refuse_holes(table: pa.Table, stages: Iterable[type[Stage]]) -> None:

@@ -15,11 +15,12 @@ import ray
 from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import LABEL_RULE, Prompts, is_label
-from el4ner_ray.demonstrations import FORMAT, read_metadata, write_index
+from el4ner_ray.demonstrations import FORMAT, check_whole, read_metadata, write_index
 from el4ner_ray.engines import bundled
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText, Rows, check_against, labels_of, name_of, read_labelled
+from el4ner_ray.sink import FileSummary
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +46,18 @@ class Pool:
         return _hash(self.built_from)
 
 
+def is_index(folder: str) -> bool:
+    """Whether a demonstration index lies in the folder."""
+    return (Path(folder) / "index.json").is_file()
+
+
 def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -> Pool:
     """Read and check the pool; `index` is the folder for its index, unless `source` is one already.
 
     Without `index` it lies in the user's cache, under a name that depends on all that it is built from. Raises
     UsageError, naming file, line and field, before anything is loaded.
     """
-    if isinstance(source, str) and (Path(source) / "index.json").is_file():
+    if isinstance(source, str) and is_index(source):
         built_from = read_metadata(source)
         labels = config.labels or dict.fromkeys(built_from["types"], "")
         _check_names(built_from["types"], source)
@@ -65,12 +71,14 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
         built_from = origin(config, texts, labels)
         index = index or str(bundled.cache_dir() / "indexes" / _hash(built_from)[:16])
         folder = Path(index)
-        exists = (folder / "index.json").is_file()
+        exists = is_index(index)
         if not exists and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"--output {index}: is not an index and not empty; name a new folder")
         # One of another format was built by another version; this job has no other use for it than to replace it.
         up_to_date = exists and read_metadata(index, any_format=True) == built_from
         pool = Pool(index, labels, built_from, None if up_to_date else tuple(texts))
+    if pool.texts is None:
+        check_whole(pool.index)
     if config.demonstrations.k > pool.built_from["sentences"]:
         raise UsageError(
             f"demonstrations.k: {config.demonstrations.k} demonstrations need as many labelled sentences, "
@@ -79,17 +87,19 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
     return pool
 
 
-def build(config: JobConfig, pool: Pool, say: Callable[[str], None]) -> None:
-    """Build the pool's index; for extracted spans the engines must be running."""
+def build(config: JobConfig, pool: Pool, say: Callable[[str], None]) -> FileSummary:
+    """Build the pool's index, and tell what the engines did for it; for extracted spans they must be running."""
     texts = list(pool.texts or ())
+    costs = FileSummary()
     if config.demonstrations.pool_spans == "extracted":
         say(f"index: zero-shot extraction from {len(texts)} pool sentences")
-        surfaces = pipeline.extract_pool(texts, config, pool.labels)
+        surfaces, costs = pipeline.extract_pool(texts, config, pool.labels)
     else:
         surfaces = [[text.text[e.start : e.end] for e in text.entities] for text in texts]
     say(f"index: embedding {sum(map(len, surfaces))} spans")
     # In a worker, whose memory is returned: the driver needs neither torch nor the embedder.
     ray.get(_embed_and_write.options(num_cpus=0.1).remote(pool, surfaces, config.demonstrations.embedder))
+    return costs
 
 
 @ray.remote  # type: ignore[untyped-decorator]  # ray has no type stubs

@@ -11,7 +11,6 @@ from __future__ import annotations
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from el4ner_ray import job, parquet, schema
-from el4ner_ray.accounting import Retried, take_stock
+from el4ner_ray.accounting import Retried, take_stock, together
 from el4ner_ray.config import restored
 from el4ner_ray.errors import UsageError
 from el4ner_ray.output import RETRY, alone, check_fingerprint, read_run, sweep, write_run
-from el4ner_ray.pool import open_pool
+from el4ner_ray.pool import is_index, open_pool
 from el4ner_ray.results import RUN_FILE
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, FileSummary, Place, commit, file_name, read_summary
 
@@ -51,7 +50,9 @@ def _retry(place: Place, directory: str, config_file: str | None, say: job.Say) 
     job.check_assets(config)
     source = run["source"]
     index = job.index_of(place.uri)
-    pool = index if (Path(index) / "index.json").is_file() else source["pool"]
+    # An index of the run's own serves without the file that it was built from; beside one that was named it is of an
+    # earlier run, which `--force` moved aside.
+    pool = index if is_index(index) and not is_index(source["pool"]) else source["pool"]
     check_fingerprint(place, run, job.deciding_fields(config, open_pool(config, pool, index)))
     sweep(place)
     number = len(run["sessions"]) + 1
@@ -76,6 +77,7 @@ def _retry(place: Place, directory: str, config_file: str | None, say: job.Say) 
         # Also where no document is left that failed: a merge that was killed may lack its last file.
         merge(staged, place, number)
         run["sessions"] += again["sessions"]
+        run["preparation"] = together(run.get("preparation", {}), again.get("preparation", {}))
     run |= job.results(take_stock(place), run["sessions"])
     write_run(place, run)
     place.remove(RETRY)

@@ -18,9 +18,11 @@ _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 
 def run_tables(run: Mapping[str, Any], directory: str) -> Iterator[Table]:
-    """A sample of annotated texts, the costs of each stage and model, and the totals."""
+    """A sample of annotated texts, the costs of each stage and model, before and while annotating, and the totals."""
     yield sample_table(directory)
-    yield cost_table(run)
+    if preparation := run.get("preparation"):
+        yield cost_table(preparation, "costs of index and calibration")
+    yield cost_table(run["stages"], "costs")
     yield totals_table(run)
 
 
@@ -67,14 +69,14 @@ def _colour(colours: dict[str, str], type_: str) -> str:
     return colours.setdefault(type_, _COLOURS[len(colours) % len(_COLOURS)])
 
 
-def cost_table(run: Mapping[str, Any]) -> Table:
+def cost_table(stages: Mapping[str, Any], title: str) -> Table:
     """Requests and tokens by stage and model."""
-    table = Table(title="costs")
+    table = Table(title=title)
     for column in ("stage", "model"):
         table.add_column(column, no_wrap=True)
     for column in ("requests", "prompt tokens", "cached", "generated", "unparsed", "not in text"):
         table.add_column(column, justify="right")
-    for stage, models in run["stages"].items():
+    for stage, models in stages.items():
         for model, usage in models.items():
             prompt = usage["prompt_tokens"]
             cached = f"{usage['cached_tokens'] / prompt:.0%}" if prompt else "-"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +19,7 @@ from ray.data.block import Block, BlockAccessor
 from el4ner_ray import schema
 from el4ner_ray.annotations import annotation_rows, error_rows, failures_of
 from el4ner_ray.errors import FatalError
-from el4ner_ray.files import file_system, is_local, reading
+from el4ner_ray.files import file_system, is_local, reading, to_disk
 from el4ner_ray.schema import SENTENCES, Usage
 
 ANNOTATIONS, ERRORS = "annotations", "errors"
@@ -72,10 +70,10 @@ class Place:
             with filesystem.open(temporary, "wb") as file:
                 file.write(content)
             if local:  # else the name might be on the disk before the content
-                _to_disk(temporary)
+                to_disk(temporary)
             filesystem.mv(temporary, target)
             if local:
-                _to_disk(folder)
+                to_disk(folder)
         except OSError as error:
             with suppress(OSError):
                 filesystem.rm(temporary)
@@ -126,18 +124,6 @@ class Place:
         with reading(posixpath.join(self.uri, name)):
             content: bytes | None = filesystem.cat_file(path) if filesystem.exists(path) else None
         return content
-
-
-def _to_disk(path: str) -> None:
-    """Return when a local file, or the names in a local folder, would outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems have no such thing for folders
-            raise
-    finally:
-        os.close(descriptor)
 
 
 class AnnotationSink(Datasink[None]):  # type: ignore[misc]  # ray has no type stubs
@@ -211,9 +197,15 @@ def read_summary(metadata: pq.FileMetaData) -> FileSummary:
 
 
 def _summary(table: pa.Table, rows: pa.Table, stages: Sequence[str]) -> FileSummary:
-    summary = FileSummary(
-        sentences=sum(map(len, SENTENCES.decode(table))), entities=sum(map(len, rows.column("entities").to_pylist()))
-    )
+    summary = spent_on(table, stages)
+    summary.sentences = sum(map(len, SENTENCES.decode(table)))
+    summary.entities = sum(map(len, rows.column("entities").to_pylist()))
+    return summary
+
+
+def spent_on(table: pa.Table, stages: Iterable[str]) -> FileSummary:
+    """What the stages of these names spent on the rows of a table."""
+    summary = FileSummary()
     for stage in stages:
         for usage in schema.usage_column(stage).decode(table):
             summary.add(FileSummary(stages={stage: usage}))

@@ -9,13 +9,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
 from el4ner_ray.commands import console
+from el4ner_ray.demonstrations import write_index
+from el4ner_ray.text_models import Embedder
 
 # Time limits on tests are pytest's. Hypothesis's own, 0.2 s an example, are missed where a machine is busy.
 settings.register_profile("el4ner", deadline=None)
@@ -107,6 +112,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def write_empty_index(folder: Path, built_from: Mapping[str, Any]) -> None:
+    """An index that opens and says that it was built from this, and holds no sentence."""
+    nothing = SimpleNamespace(embed=lambda _: np.zeros((0, 3), np.float32))
+    write_index(str(folder), [], [], cast(Embedder, nothing), built_from)
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, object]]) -> Path:

@@ -36,7 +36,8 @@ MAX_ONGOING_CALLS = 64
 
 _LOGS = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
 
-# vLLM's own `max_num_seqs` on most cards, where a model's `engine` does not say another.
+# Where a model's `engine` has no `max_num_seqs`: vLLM's own (0.32) on most cards. On those of 70 GiB or more but the
+# A100 it is 1,024, and replicas start before one is full: which card one will have is not known here.
 _REQUESTS_AT_ONCE = 256
 
 # glibc gives large blocks back to the system as soon as they are free, and each layer's results, of up to 80 MB, are

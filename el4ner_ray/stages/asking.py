@@ -99,9 +99,10 @@ class Asker:
         parse = parse_extraction if self._few_shot else parse_list
         answer = parse(completion.text, completion.finished)
         if answer.problem:
-            ledger.parse_failure(model, answer.problem, completion.text, question.span)
+            ledger.parse_failure(model, answer.problem, completion, question.span)
         spans, missing = align(question.text, answer.surfaces)
-        ledger.usage[model].unaligned += len(missing)
+        if not completion.merged:
+            ledger.usage[model].unaligned += len(missing)
         return [Span(question.span.start + span.start, question.span.start + span.end) for span in spans]
 
     async def choose(
@@ -116,5 +117,5 @@ class Asker:
             if completion.error:
                 ledger.engine_failure(model, completion.error, question.span)
             elif completion.text not in choices:
-                ledger.parse_failure(model, f"not one of {', '.join(choices)}", completion.text, question.span)
+                ledger.parse_failure(model, f"not one of {', '.join(choices)}", completion, question.span)
         return completions

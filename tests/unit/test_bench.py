@@ -122,23 +122,22 @@ def test_wrong_names_are_told(only: list[str], changes: list[str], named: str) -
         bench.chosen(bench.read(bench.SCENARIOS), only, changes)
 
 
-def test_table_tells_what_is_missed_and_what_was_not_measured() -> None:
+@pytest.mark.parametrize(("changed", "of_gone"), [(False, "missed"), (True, "not measured")])
+def test_table_tells_what_is_missed_and_what_was_not_measured(changed: bool, of_gone: str) -> None:
     console = Console(width=140, record=True)
-    floors = [Floor("rate", 10, at_least=200), Floor("loss", at_most=1), Floor("gone", at_most=1)]
-    console.print(bench.table(FIGURES, floors))
+    rate, loss, gone = Floor("rate", 10, at_least=200), Floor("loss", at_most=1), Floor("gone", at_most=1)
+    missed = bench.missed([rate, loss, gone], FIGURES, changed=changed)
+    assert missed == ([rate] if changed else [rate, gone])
+    console.print(bench.table(FIGURES, [rate, loss, gone], missed))
     lines = [line for line in console.export_text().splitlines() if line.startswith("│")]
-    assert [("missed" in line, "kept" in line) for line in lines] == [
-        (True, False),
-        (False, False),
-        (False, True),
-        (True, False),
-    ]
+    ends = [line.split("│")[-2].strip() for line in lines]
+    assert ends == ["missed", "", "kept", of_gone]
     assert "100" in lines[0]
     assert "90 to 110 (3)" in lines[0]
 
 
-@pytest.mark.parametrize(("at_least", "status"), [(1, 0), (10**12, 1)])
-def test_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_least: int, status: int) -> None:
+@pytest.mark.parametrize(("at_least", "size", "status"), [(1, 20, 0), (10**12, 20, 1), (10**12, 10, 0)])
+def test_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_least: int, size: int, status: int) -> None:
     file = tmp_path / "scenarios.yaml"
     workload = "{pools: [20], sentences: 8, checked: 8, repeats: 2, seed: 1}"
     floor = f"{{figure: sentences a second, at: 20, at_least: {at_least}}}"
@@ -146,12 +145,14 @@ def test_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_least: int, s
     monkeypatch.setattr(bench, "SCENARIOS", file)
     app = bench.typer.Typer()
     app.command()(bench.main)
-    done = CliRunner().invoke(app, ["--only", "retrieval", "--set", "retrieval.seed=2", "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        app, ["--only", "retrieval", "--set", f"retrieval.pools=[{size}]", "--out", str(tmp_path / "out")]
+    )
     assert done.exit_code == status, done.output
     results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     assert {"cpu", "cores", "versions", "commit"} <= results["environment"].keys()
     [scenario] = results["scenarios"].values()
-    assert scenario["workload"]["seed"] == 2
+    assert scenario["workload"]["pools"] == [size]
     assert len(scenario["missed"]) == status
     by_name = {figure["name"]: figure["values"] for figure in scenario["figures"]}
     assert len(by_name["sentences a second"]) == 2

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from el4ner_ray import demonstrations
 from el4ner_ray.config import load
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY
 from el4ner_ray.core.similarity import Floats
@@ -109,3 +110,19 @@ def test_two_tries_of_one_index_do_not_touch_each_others_files(tmp_path: Path, m
     assert len(DemonstrationIndex.open(folder).span_of) == 2
     assert DemonstrationIndex.read_pool(folder) == pool
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_an_index_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    replace = Path.replace
+
+    def replaced(path: Path, target: Path) -> Path:
+        calls.append("replace")
+        return replace(path, target)
+
+    monkeypatch.setattr(demonstrations, "to_disk", lambda path: calls.append(Path(path).name))
+    monkeypatch.setattr(Path, "replace", replaced)
+    folder = Path(index_of(tmp_path / "named", [LabelledText("1", "Ana slept.", ())], [[]]))
+    *files, building, replaced_, parent = calls
+    assert sorted(files) == sorted(path.name for path in folder.iterdir())
+    assert [building, replaced_, parent] == ["index", "replace", tmp_path.name]

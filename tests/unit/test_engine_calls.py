@@ -17,6 +17,9 @@ from el4ner_ray.engines import client
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.engines.vllm import VllmEngine
+from el4ner_ray.parts import sentence_rows
+from el4ner_ray.stages.asking import Asker
+from el4ner_ray.stages.base import Batch, spent
 
 
 class Unanswered:
@@ -81,6 +84,28 @@ def test_an_engine_that_ray_ended_for_want_of_memory_is_asked_again(monkeypatch:
     [answer] = asyncio.run(ensemble._call("fake-a", [Request(("x",))], "", logs.bound(logging.getLogger())))
     assert answer.text == "Oslo"
     assert len(asked) == 2
+
+
+def test_an_answer_for_equal_sentences_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Once a sentence that stood there eight times had eight answers not parsed, of one request.
+    async def answer(_: Any, model: str, requests: list[Request], *__: Any) -> list[Completion]:
+        return [Completion(" | ".join(f"Nowhere {i}" for i in range(65)))] * len(requests)  # more than a sentence holds
+
+    monkeypatch.setattr(ServedEnsemble, "_call", answer)
+    config = load(profile="fake")
+    asker = Asker(config, {"place": ""}, None, ServedEnsemble(config, "01"))
+    batch = Batch.of(sentence_rows(["a"] * 8, list(range(8)), ["Anna met Ben."] * 8, batch=0), "pre_extract")
+
+    async def ask() -> None:
+        await asker.extract(batch)
+        asked = [(question, question.turns) for question in asker.questions(batch)]
+        await asker.choose(batch, "fake-b", asked, ("place",))
+
+    asyncio.run(ask())
+    usage, failures = spent(batch.ledgers)
+    counts = {m: (u.requests, u.merged, u.parse_failures, u.unaligned) for m, u in usage.items()}
+    assert counts == dict.fromkeys(config.model_names, (1, 7, 1, 64)) | {"fake-b": (2, 14, 2, 64)}
+    assert len(failures) == 8 * (len(config.models) + 1)  # each sentence lacks an answer
 
 
 @pytest.mark.parametrize("stuck", [True, False])

@@ -37,8 +37,9 @@ from el4ner_ray.pool import open_pool
 from el4ner_ray.report.statistics import count_failures
 from el4ner_ray.results import first_parts, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
+from el4ner_ray.show import run_tables
 from el4ner_ray.sink import FileSummary, Place, commit, file_name
-from tests.conftest import ROOT, write_jsonl
+from tests.conftest import ROOT, write_empty_index, write_jsonl
 
 FIELDS = {"k": 5}
 Row = tuple[str, int, str, str]  # doc_id, part, text, status
@@ -620,6 +621,18 @@ def test_a_retry_needs_what_the_run_had(finished: Place, tmp_path: Path) -> None
     assert held(finished) == {("a", 0): ("A", "failed")}
 
 
+def test_a_retry_takes_the_index_that_the_run_was_given(finished: Place, tmp_path: Path) -> None:
+    # That of a run before it lies in the folder still: `--force` leaves it there.
+    given, left = tmp_path / "index", Path(finished.uri) / "index"
+    config = restored((read_run(finished) or {})["config"])
+    built_from = open_pool(config, read_source(finished)["pool"], str(given)).built_from
+    write_empty_index(left, built_from | {"pool": "another"})
+    write_empty_index(given, built_from)
+    change(finished, source=read_source(finished) | {"pool": str(given)})
+    put(finished, ("a", 0, "A", "ok"))
+    assert retry.retry(finished.uri)["documents"]["ok"] == 1
+
+
 def test_a_retry_takes_a_configuration_with_any_tagger(finished: Place, tmp_path: Path) -> None:
     # As a run does: the one that was chosen when it was started.
     (tmp_path / "job.yaml").write_text("demonstrations: {tagger: auto}")
@@ -656,7 +669,7 @@ def without_engines(monkeypatch: pytest.MonkeyPatch, annotate: Callable[..., Non
         yield SimpleNamespace(ended_at=0.0)
 
     monkeypatch.setattr(job, "engines", engines)
-    monkeypatch.setattr(job, "prepare", lambda *_: None)
+    monkeypatch.setattr(job, "prepare", lambda *_: (None, FileSummary()))
     monkeypatch.setattr(job, "CorpusSource", lambda corpus, _, done: (corpus, done))
     monkeypatch.setattr(job.pipeline, "annotate", annotate)
 
@@ -714,6 +727,44 @@ def test_a_run_with_a_limit_does_not_finish_a_wider_one(
             annotate(corpus, limit=2)
         assert (read_run(place) or {})["status"] == "running"
     assert annotate(corpus)["documents"]["total"] == 3
+
+
+def test_a_run_that_committed_nothing_leaves_no_limit(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": key, "text": key.upper()} for key in "abc"])
+    place = Place(str(tmp_path / "out"))
+    session = {"started": "", "sentences": 0, "startup_seconds": 1.0, "wall_seconds": 1.0}
+    write_run(place, {"status": "running", "source": {"limit": None}, "sessions": [session]})
+    run = annotate(corpus, limit=2)
+    assert run["source"]["limit"] == 2  # as far as a retry reads
+    [only] = run["sessions"]
+    assert only.keys() >= {"cores", "replicas"}
+    change(place, status="running")
+    assert annotate(corpus, limit=2)["documents"]["total"] == 2
+
+
+def test_what_preparing_took_outlives_a_run_that_went_no_further(
+    tmp_path: Path, annotate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The next one finds the index, and asks nothing for it.
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "A"}])
+    asked = iter([2, 0, 3])
+    monkeypatch.setattr(
+        job, "prepare", lambda *_: (None, FileSummary(stages={"pre_extract": {"m": Usage(requests=next(asked))}}))
+    )
+
+    def killed(*_: Any) -> None:
+        raise FatalError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job.pipeline, "annotate", killed)
+        with pytest.raises(FatalError, match="killed"):
+            annotate(corpus)
+    assert annotate(corpus)["preparation"]["pre_extract"]["m"]["requests"] == 2
+    write_jsonl(corpus, [{"id": "a", "text": "A"}, {"id": "b", "text": "B"}])
+    run = annotate(corpus)
+    assert run["preparation"]["pre_extract"]["m"]["requests"] == 5
+    titles = [table.title for table in run_tables(run, str(tmp_path / "out"))]
+    assert titles[1:3] == ["costs of index and calibration", "costs"]
 
 
 def test_a_wider_limit_names_documents_as_before(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:

@@ -239,6 +239,30 @@ def test_a_run_whose_replicas_came_and_went_is_no_measure() -> None:
     assert measured(finished(ranged(1, 1), seconds), "out") == measured(finished(PAPER, seconds), "out")
 
 
+def session(sentences: int, replicas: int, cores: int = 2) -> dict[str, Any]:
+    """One of a run with so many replicas of each of the paper's models."""
+    return {"sentences": sentences, "replicas": dict.fromkeys(NAMES, replicas), "cores": cores}
+
+
+def test_a_run_whose_sessions_had_different_replicas_or_cores_is_no_measure() -> None:
+    seconds = dict.fromkeys(NAMES, 30.0)
+    differing = finished(PAPER, seconds, sessions=[session(60, 2), session(40, 1)])
+    with pytest.raises(UsageError, match=r"--run out: its sessions had different replicas, .* give a run"):
+        measured(differing, "out")
+    cpu = load(profile="tiny-cpu")
+    resumed = [{"sentences": 60, "cores": 8}, {"sentences": 40, "cores": 2}]
+    with pytest.raises(UsageError, match="different cores"):
+        measured(finished(cpu, dict.fromkeys(cpu.model_names, 30.0), sessions=resumed), "out")
+
+
+def test_what_a_run_is_measured_by_is_what_its_annotating_sessions_had() -> None:
+    seconds = dict.fromkeys(NAMES, 30.0)
+    # The last one found nothing left, and engines on cards do not care on how many cores the run was started.
+    run = finished(PAPER, seconds, sessions=[session(60, 2), session(40, 2, cores=8), session(0, 1)])
+    plan = plan_gpus(PAPER, measured(run, "out").costs, 6)
+    assert plan.sentences_per_second == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(("sessions", "retry", "sentences"), [(1, 0, 5.0), (2, 0, 5.0), (2, 2, None)])
 def test_a_retried_run_does_not_tell_how_long_documents_are(
     tmp_path: Path, sessions: int, retry: int, sentences: float | None
@@ -316,6 +340,13 @@ def test_stated_costs_follow_rates_verifier_and_demonstrations() -> None:
     assert glm < phi < qwen  # by parameters; the last one verifies, too
     few = PAPER.demonstrations.model_copy(update={"k": 1})
     assert all(stated(PAPER.model_copy(update={"demonstrations": few}))[name] < costs[name] for name in NAMES)
+
+
+def test_the_calibrated_method_verifies_nothing() -> None:
+    config = PAPER.model_copy(update={"method": "calibrated"})
+    others = [stated(config.model_copy(update={"verifier": name})) for name in NAMES]
+    assert others == [stated(config)] * len(NAMES)
+    assert stated(config)[PAPER.verifier] < stated(PAPER)[PAPER.verifier]
 
 
 def test_models_in_turns_compute_their_prefix_in_every_stage() -> None:

@@ -1,18 +1,27 @@
 """An index is used again only for what it was built from."""
 
+import asyncio
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig, load
-from el4ner_ray.demonstrations import FORMAT
+from el4ner_ray.demonstrations import FORMAT, write_index
+from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.pool import open_pool, origin
-from tests.conftest import write_jsonl
+from el4ner_ray.stages.base import Stage
+from el4ner_ray.text_models import Embedder
+from tests.conftest import write_empty_index, write_jsonl
 
 LABELS = {"person": "named people"}
 POOL = [LabelledText("1", "Ana slept.", (LabelledSpan(0, 3, "person"),))]
@@ -51,8 +60,8 @@ def test_an_index_of_another_format_is_built_again_where_it_is_the_jobs_own(tmp_
         )
     )
     index = tmp_path / "index"
-    index.mkdir()
-    built_from = open_pool(config, source, str(index / "new")).built_from
+    built_from = open_pool(config, source, str(index)).built_from
+    write_empty_index(index, built_from)
     for format_, left in ((FORMAT, None), (FORMAT - 1, 1), (FORMAT + 1, 1)):
         (index / "index.json").write_text(json.dumps(built_from | {"format": format_}))
         texts = open_pool(config, source, str(index)).texts
@@ -88,9 +97,44 @@ def test_an_index_that_other_models_extracted_is_used_and_told(
 ) -> None:
     config = _config(pool_spans, labels=LABELS)
     config = config.model_copy(update={"demonstrations": config.demonstrations.model_copy(update={"k": 1})})
-    (tmp_path / "index.json").write_text(json.dumps(origin(config, POOL, LABELS)))
+    write_empty_index(tmp_path / "index", origin(config, POOL, LABELS))
     with caplog.at_level(logging.WARNING, "el4ner_ray.pool"):
-        pool = open_pool(config.model_copy(update=changed), str(tmp_path))
+        pool = open_pool(config.model_copy(update=changed), str(tmp_path / "index"))
     assert pool.texts is None
     fields = [message.split("other ")[1].split(" than")[0] for message in caplog.messages]
     assert fields == told
+
+
+@pytest.mark.parametrize("name", ["spans.npy", "span_of.npy", "starts.npy", "sentences.npy", "pool.parquet"])
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda _: b"", lambda content: bytes(len(content))])
+def test_a_damaged_index_is_told_before_any_model_loads(
+    name: str, damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    config = _config("gold", labels=LABELS)
+    config = config.model_copy(update={"demonstrations": config.demonstrations.model_copy(update={"k": 1})})
+    folder = tmp_path / "index"
+    embedder = SimpleNamespace(embed=lambda texts: np.ones((len(texts), 3), np.float32))
+    write_index(str(folder), POOL, [["Ana"]], cast(Embedder, embedder), origin(config, POOL, LABELS))
+    assert open_pool(config, str(folder)).texts is None
+    file = folder / name
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UsageError, match=rf"{name}: damaged: .*; remove its folder and build the index again$"):
+        open_pool(config, str(folder))
+
+
+def test_what_was_asked_for_an_index_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ensemble:
+        async def ask(self, _: str, requests: list[Request], __: str) -> list[Completion]:
+            return [Completion("Ana", prompt_tokens=7)] * len(requests)
+
+    def apply(blocks: list[pa.Table], stage: Callable[..., Stage], *arguments: Any) -> SimpleNamespace:
+        tables = [asyncio.run(stage(*arguments, Ensemble()).annotate(block)) for block in blocks]
+        return SimpleNamespace(iter_batches=lambda **_: tables)
+
+    monkeypatch.setattr(pipeline.ray.data, "from_arrow", lambda blocks: blocks)
+    monkeypatch.setattr(pipeline, "apply", apply)
+    config = _config("extracted")
+    surfaces, costs = pipeline.extract_pool(POOL * 20, config, LABELS)
+    assert surfaces == [["Ana"]] * 20
+    asked = {name: (usage.requests, usage.prompt_tokens) for name, usage in costs.stages["pre_extract"].items()}
+    assert asked == dict.fromkeys(config.model_names, (20, 140))
