@@ -147,7 +147,7 @@ def test_the_chosen_tagger_weighs(install: Install) -> None:
 
 
 def test_words_that_were_never_seen_leave_nothing_behind(install: Install) -> None:
-    """spaCy keeps every word that it reads, for ever, outside a memory zone."""
+    """SpaCy keeps every word that it reads, for ever, outside a memory zone."""
     install("xx_pos_all_sm", pos="PROPN")
     tagger = Tagger("xx_pos_all_sm", WEIGHTS)
     before = len(tagger._nlp.vocab.strings)
