@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,7 +126,7 @@ class Ensemble:
         self.close()
 
     def annotate(
-        self, texts: Sequence[str], pool: PoolSource, labels: Mapping[str, str] | None = None
+        self, texts: Iterable[str], pool: PoolSource, labels: Mapping[str, str] | None = None
     ) -> AnnotatedDocuments:
         """The texts with their entities, one document each, in order.
 
@@ -134,7 +134,7 @@ class Ensemble:
         `el4ner_ray.annotate` and the command line. The first call with a pool builds its index and loads the embedder.
 
         Args:
-            texts: n strings of any length, never changed.
+            texts: n strings of any length, never changed; an iterator is read to its end first.
             pool: see `PoolSource`. Its index is kept in the user's cache, and built again when anything it depends
                 on has changed.
             labels: entity types with a line of description each ("" for none); unless given, those of the
@@ -151,6 +151,7 @@ class Ensemble:
         """
         if isinstance(texts, str):
             raise UsageError("texts: is one string; give a list of strings")
+        texts = list(texts)  # an iterator can be read once, and the check reads it
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UsageError(f"texts[{number}]: is a {type(text).__name__}; give a string")
