@@ -71,8 +71,11 @@ def create(
         )
     if alignment_mode not in MODES:
         raise UsageError(f"{name}: alignment_mode: {alignment_mode!r} is not one of {', '.join(MODES)}")
-    fields = fields if config or nlp.lang == "xx" else {"language": nlp.lang} | fields
-    return El4ner(JobConfig.load(config, profile=profile, **fields), pool, labels, spans_key, alignment_mode)
+    made = JobConfig.load(config, profile=profile, **fields)
+    # Profiles name none, so one that is set comes from the file or the fields.
+    if "language" not in made.model_fields_set and nlp.lang != "xx":
+        made = JobConfig.load(config, profile=profile, **fields, language=nlp.lang)
+    return El4ner(made, pool, labels, spans_key, alignment_mode)
 
 
 class El4ner:
