@@ -22,7 +22,7 @@ from el4ner_ray.engines import bundled
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.in_process import InProcess
 from el4ner_ray.labelled import Rows
-from el4ner_ray.pool import open_pool
+from el4ner_ray.pool import Pool, open_pool
 from el4ner_ray.readers import encodable
 from el4ner_ray.results import AnnotatedDocuments
 
@@ -183,17 +183,24 @@ class Ensemble:
         """
         if self._loop is None:
             raise FatalError("the ensemble is not running: use it in a `with` statement, or call its start()")
-        config = self.config if labels is None else self.config.model_copy(update={"labels": _checked(labels)})
-        source = job.absolute(str(pool)) if isinstance(pool, str | Path) else pool
         indexes = bundled.cache_dir() / "indexes"
         indexes.mkdir(parents=True, exist_ok=True)
         with FileLock(indexes / ".lock"):
-            opened = open_pool(config, source)
+            config, opened = self._open(pool, labels)
             config = job.affordable(config, opened, self._say)
             learnt = job.prepare(config, opened, self._say)
         fusion = job.threshold_of(learnt)
         steps = pipeline.method(config, opened.labels, opened.index, fusion)
         return Prepared(config, steps, (opened.hash, tuple(opened.labels.items()), config.method))
+
+    def check(self, pool: PoolSource, labels: Mapping[str, str] | None = None) -> None:
+        """Raise UsageError where `annotate` would not take this pool or these labels. Starts and builds nothing."""
+        self._open(pool, labels)
+
+    def _open(self, pool: PoolSource, labels: Mapping[str, str] | None) -> tuple[JobConfig, Pool]:
+        config = self.config if labels is None else self.config.model_copy(update={"labels": _checked(labels)})
+        source = job.absolute(str(pool)) if isinstance(pool, str | Path) else pool
+        return config, open_pool(config, source)
 
 
 async def _end_all() -> None:

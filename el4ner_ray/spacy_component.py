@@ -51,6 +51,8 @@ def create(
 ) -> "El4ner":
     """The component of a pipeline; its engines start with the first document.
 
+    Raises UsageError when a setting, the pool or a label is not what it should be, before any model loads.
+
     Args:
         nlp: the pipeline; its language is that of the texts, unless `config` or `fields` name another.
         name: what the pipeline calls the component.
@@ -97,6 +99,7 @@ class El4ner:
         from el4ner_ray.ensemble import Ensemble
 
         self.ensemble = Ensemble(config)
+        self.ensemble.check(pool, labels)
         self.misaligned = 0
         """Entities so far that began or ended inside a token."""
         self._pool, self._labels = pool, labels

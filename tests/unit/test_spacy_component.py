@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import spacy
+from spacy.language import Language
 
+from el4ner_ray.errors import UsageError
 from el4ner_ray.spacy_component import El4ner
 
 POOL = [{"text": "Anna flew.", "entities": [{"start": 0, "end": 4, "type": "person"}]}]
+ONE = {"demonstrations": {"k": 1}}
 
 
-def added(language: str = "en", **settings: Any) -> El4ner:
-    component = spacy.blank(language).add_pipe("el4ner", config={"pool": POOL, "profile": "fake"} | settings)
+def made(language: str = "en", **settings: Any) -> Language:
+    nlp = spacy.blank(language)
+    nlp.add_pipe("el4ner", config={"pool": POOL, "profile": "fake", "fields": ONE} | settings)
+    return nlp
+
+
+def component_of(nlp: Language) -> El4ner:
+    component = nlp.get_pipe("el4ner")
     assert isinstance(component, El4ner)
     return component
 
 
 def test_other_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    nlp = spacy.blank("en")
-    component = nlp.add_pipe("el4ner", config={"pool": POOL, "profile": "fake"})
-    assert isinstance(component, El4ner)
+    nlp = made()
     # What would start engines in spaCy's processes, and leave them there.
-    monkeypatch.setattr(component.ensemble, "start", lambda: pytest.fail("an engine starts"))
+    monkeypatch.setattr(component_of(nlp).ensemble, "start", lambda: pytest.fail("an engine starts"))
     # spaCy raises what its processes raise as a ValueError with their traceback.
     with pytest.raises(ValueError, match=r"UsageError: el4ner: .* n_process=1"):
         list(nlp.pipe(["Anna met Ben.", "Ben left."], n_process=2))
@@ -34,7 +42,7 @@ def test_other_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("pipeline", "file", "fields", "language"),
     [
         ("de", None, {}, "de"),
-        ("de", "demonstrations: {k: 1}", {}, "de"),
+        ("de", "limits: {retries: 1}", {}, "de"),
         ("de", "", {}, "de"),
         ("de", "language: nl", {}, "nl"),
         ("de", "language: nl", {"language": "fr"}, "fr"),
@@ -50,5 +58,20 @@ def test_the_language_is_the_pipelines_unless_another_is_named(
     if file is not None:
         config = tmp_path / "job.yaml"
         config.write_text(file, "utf-8")
-    component = added(pipeline, config=config and str(config), fields=fields)
-    assert component.ensemble.config.language == language
+    nlp = made(pipeline, config=config and str(config), fields=ONE | fields)
+    assert component_of(nlp).ensemble.config.language == language
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"pool": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"pool": [{"text": "Anna"}]}, "pool, item 0"),
+        ({"labels": {"a|b": ""}}, "labels: 'a|b'"),
+        ({"labels": {"gene": ""}}, "not in the label set"),
+        ({"fields": {}}, "demonstrations.k: 5"),
+    ],
+)
+def test_wrong_pools_and_labels_are_told_before_any_model_loads(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(named)):
+        made(**settings)
