@@ -6,6 +6,7 @@ Ray is imported when a component is made.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,12 @@ class El4ner:
             before, found = self.misaligned, sum(len(document.entities) for document in annotated)
             for doc, document in zip(docs, annotated, strict=True):
                 self._set(doc, document)
+            # No text and no reason, which might quote it: both are at the document.
+            statuses = Counter(document.status for document in annotated if document.status != "ok")
+            for status, number in statuses.items():
+                logger.warning(
+                    "%d of %d documents are %s; `error` in their spans' attrs says why", number, len(docs), status
+                )
             if self.misaligned > before:
                 fate = {"strict": "left out", "contract": "cut to whole tokens", "expand": "widened to whole tokens"}
                 logger.warning(
@@ -139,8 +146,6 @@ class El4ner:
         self.ensemble.close()
 
     def _set(self, doc: Doc, document: "AnnotatedDocument") -> None:
-        if document.status != "ok":
-            logger.warning("document %.40r: %s: %s", document.text, document.status, document.error)
         kept = []
         for entity in document.entities:
             span = doc.char_span(entity.start, entity.end, label=entity.type, alignment_mode=self._mode)

@@ -11,6 +11,7 @@ import spacy
 from spacy.language import Language
 
 from el4ner_ray.errors import UsageError
+from el4ner_ray.results import AnnotatedDocument, Status
 from el4ner_ray.spacy_component import El4ner
 
 POOL = [{"text": "Anna flew.", "entities": [{"start": 0, "end": 4, "type": "person"}]}]
@@ -75,3 +76,26 @@ def test_the_language_is_the_pipelines_unless_another_is_named(
 def test_wrong_pools_and_labels_are_told_before_any_model_loads(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=re.escape(named)):
         made(**settings)
+
+
+def test_log_lines_about_failures_quote_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answers(texts: list[str], *_: Any) -> list[AnnotatedDocument]:
+        statuses: list[Status] = ["ok", "failed", "partial", "failed"]
+        return [
+            AnnotatedDocument(text, text, status, (), f"of {text}")
+            for text, status in zip(texts, statuses, strict=True)
+        ]
+
+    nlp = made()
+    ensemble = component_of(nlp).ensemble
+    monkeypatch.setattr(ensemble, "start", lambda: None)
+    monkeypatch.setattr(ensemble, "annotate", answers)
+    docs = list(nlp.pipe(["Anna one", "Anna two", "Anna three", "Anna four"]))
+    assert [docs[1].spans["el4ner"].attrs[key] for key in ("status", "error")] == ["failed", "of Anna two"]
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "2 of 4 documents are failed",
+        "1 of 4 documents are partial",
+    ]
+    assert "Anna" not in caplog.text
