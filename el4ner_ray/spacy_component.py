@@ -8,7 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODES = ("strict", "contract", "expand")
+
+_ONE_PROCESS = (
+    "el4ner: this component works in the process that made it; use nlp.pipe with n_process=1, the engines work in "
+    "parallel as it is"
+)
 
 
 # No `from __future__ import annotations` here: spaCy checks the settings against these types.
@@ -115,10 +120,7 @@ class El4ner:
         """Annotate documents, `batch_size` at once. Engines answer in parallel; UsageError unless `n_process` is 1."""
         if os.getpid() != self._process:
             # Each would start engines of its own, or wait for ever for a Ray session that a fork does not have.
-            raise UsageError(
-                "el4ner: this component was made in another process; use nlp.pipe with n_process=1, the engines work "
-                "in parallel as it is"
-            )
+            raise UsageError(_ONE_PROCESS)
         self.ensemble.start()
         for docs in minibatch(stream, batch_size):
             annotated = self.ensemble.annotate([doc.text for doc in docs], self._pool, self._labels)
@@ -140,6 +142,10 @@ class El4ner:
                     fate[self._mode],
                 )
             yield from docs
+
+    def __reduce__(self) -> NoReturn:
+        """Raise UsageError: where processes are not forked, spaCy would send them pickled components."""
+        raise UsageError(_ONE_PROCESS)
 
     def close(self) -> None:
         """End the engines; the next document would start them again."""

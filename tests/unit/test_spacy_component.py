@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,21 @@ def component_of(nlp: Language) -> El4ner:
     return component
 
 
-def test_other_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forked_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     nlp = made()
+    monkeypatch.setattr("multiprocessing.Process", get_context("fork").Process)
     # What would start engines in spaCy's processes, and leave them there.
     monkeypatch.setattr(component_of(nlp).ensemble, "start", lambda: pytest.fail("an engine starts"))
     # spaCy raises what its processes raise as a ValueError with their traceback.
     with pytest.raises(ValueError, match=r"UsageError: el4ner: .* n_process=1"):
+        list(nlp.pipe(["Anna met Ben.", "Ben left."], n_process=2))
+
+
+def test_processes_that_are_not_forked_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """spaCy pickles components for them, as Python 3.14 starts them."""
+    nlp = made()
+    monkeypatch.setattr("multiprocessing.Process", get_context("spawn").Process)
+    with pytest.raises(UsageError, match="n_process=1"):
         list(nlp.pipe(["Anna met Ben.", "Ben left."], n_process=2))
 
 
