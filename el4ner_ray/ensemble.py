@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from el4ner_ray.engines import bundled
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.in_process import InProcess
 from el4ner_ray.labelled import Rows
-from el4ner_ray.pool import open_pool
+from el4ner_ray.pool import Pool, open_pool
 from el4ner_ray.readers import encodable
 from el4ner_ray.results import AnnotatedDocuments
 
@@ -126,7 +126,7 @@ class Ensemble:
         self.close()
 
     def annotate(
-        self, texts: Sequence[str], pool: PoolSource, labels: Mapping[str, str] | None = None
+        self, texts: Iterable[str], pool: PoolSource, labels: Mapping[str, str] | None = None
     ) -> AnnotatedDocuments:
         """The texts with their entities, one document each, in order.
 
@@ -134,7 +134,7 @@ class Ensemble:
         `el4ner_ray.annotate` and the command line. The first call with a pool builds its index and loads the embedder.
 
         Args:
-            texts: n strings of any length, never changed.
+            texts: n strings of any length, never changed; an iterator is read to its end first.
             pool: see `PoolSource`. Its index is kept in the user's cache, and built again when anything it depends
                 on has changed.
             labels: entity types with a line of description each ("" for none); unless given, those of the
@@ -151,6 +151,7 @@ class Ensemble:
         """
         if isinstance(texts, str):
             raise UsageError("texts: is one string; give a list of strings")
+        texts = list(texts)  # an iterator can be read once, and the check reads it
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UsageError(f"texts[{number}]: is a {type(text).__name__}; give a string")
@@ -182,17 +183,24 @@ class Ensemble:
         """
         if self._loop is None:
             raise FatalError("the ensemble is not running: use it in a `with` statement, or call its start()")
-        config = self.config if labels is None else self.config.model_copy(update={"labels": _checked(labels)})
-        source = job.absolute(str(pool)) if isinstance(pool, str | Path) else pool
         indexes = bundled.cache_dir() / "indexes"
         indexes.mkdir(parents=True, exist_ok=True)
         with FileLock(indexes / ".lock"):
-            opened = open_pool(config, source)
+            config, opened = self._open(pool, labels)
             config = job.affordable(config, opened, self._say)
             learnt, _ = job.prepare(config, opened, self._say)
         fusion = job.threshold_of(learnt)
         steps = pipeline.method(config, opened.labels, opened.index, fusion)
         return Prepared(config, steps, (opened.hash, tuple(opened.labels.items()), config.method))
+
+    def check(self, pool: PoolSource, labels: Mapping[str, str] | None = None) -> None:
+        """Raise UsageError where `annotate` would not take this pool or these labels. Starts and builds nothing."""
+        self._open(pool, labels)
+
+    def _open(self, pool: PoolSource, labels: Mapping[str, str] | None) -> tuple[JobConfig, Pool]:
+        config = self.config if labels is None else self.config.model_copy(update={"labels": _checked(labels)})
+        source = job.absolute(str(pool)) if isinstance(pool, str | Path) else pool
+        return config, open_pool(config, source)
 
 
 async def _end_all() -> None:

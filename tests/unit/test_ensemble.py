@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -91,6 +91,20 @@ def test_closing_between_two_looks_at_the_stages_is_told_as_closing(
     with pytest.raises(FatalError, match="was closed"):
         ensemble.annotate(["Anna met Ben."], [])
     assert ensemble._last is None
+
+
+def test_texts_may_come_from_an_iterator(monkeypatch: pytest.MonkeyPatch, ensemble: Ensemble, engines: Engines) -> None:
+    async def unchanged(texts: Sequence[str]) -> list[str]:
+        return list(texts)
+
+    engines.go.set()
+    ensemble.start()
+    monkeypatch.setattr(ensemble, "prepare", lambda *_: SimpleNamespace(key="pool"))
+    monkeypatch.setattr(ensemble, "_last", (SimpleNamespace(key="pool"), SimpleNamespace(annotate=unchanged)))
+    texts = ["Anna met Ben.", "Ben left."]
+    assert list(ensemble.annotate(iter(texts), [])) == texts
+    with pytest.raises(UsageError, match=r"texts\[1\]: is a NoneType"):
+        ensemble.annotate(iter(["Anna", None]), [])  # type: ignore[list-item]
 
 
 def test_names_of_columns_do_not_steer_the_terminal(ensemble: Ensemble) -> None:
