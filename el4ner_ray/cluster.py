@@ -48,6 +48,8 @@ _FEWER_ROUNDS = {
 }
 # On so many Ray runs without its dashboard, which has ten processes, and Ray Data's loop sleeps while engines work.
 _FEW_CORES = 4
+# Then nobody can ask for the history of tasks, which Ray would collect: 77 MB over a million sentences.
+_NO_HISTORY = {"task_events_report_interval_ms": 0}
 
 # Ray 2.60 gives a node 30 s to start (a constant in `ray/_private/node.py`), its dashboard 60, each part of it and the
 # node's agent 30. Where two cores are busy with another run, that is too little, and the run ends with Ray's own error.
@@ -241,6 +243,7 @@ def _start(job: JobConfig) -> None:
                     num_cpus=max(2, cores),
                     object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
                     include_dashboard=cores > _FEW_CORES,
+                    _system_config=_NO_HISTORY if cores <= _FEW_CORES else None,
                     dashboard_host="127.0.0.1",
                     log_to_driver=False,
                     logging_level=logging.WARNING,
