@@ -4,12 +4,15 @@ spaCy finds it by the package's entry point `spacy_factories`, and imports this 
 Ray is imported when a component is made.
 """
 
+import configparser
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from spacy import Config
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import minibatch
@@ -83,7 +86,8 @@ def create(
     # Profiles name none, so one that is set comes from the file or the fields.
     if "language" not in made.model_fields_set and nlp.lang != "xx":
         made = JobConfig.load(config, profile=profile, **fields, language=nlp.lang)
-    return El4ner(made, pool, labels, spans_key, alignment_mode)
+    saved = {"pool": pool, "labels": labels, "config": config, "fields": fields, "spans_key": spans_key}
+    return El4ner(made, pool, labels, spans_key, alignment_mode, saved)
 
 
 class El4ner:
@@ -101,7 +105,9 @@ class El4ner:
         labels: dict[str, str] | None,
         spans_key: str,
         alignment_mode: str,
+        saved: dict[str, Any],
     ) -> None:
+        """`saved`: the settings that spaCy writes into `config.cfg`, which changes some."""
         from el4ner_ray.ensemble import Ensemble
 
         self.ensemble = Ensemble(config)
@@ -110,6 +116,7 @@ class El4ner:
         """Entities so far that began or ended inside a token."""
         self._pool, self._labels = pool, labels
         self._key, self._mode = spans_key, alignment_mode
+        self._saved = saved
         self._process = os.getpid()
 
     def __call__(self, doc: Doc) -> Doc:
@@ -147,6 +154,24 @@ class El4ner:
         """Raise UsageError: where processes are not forked, spaCy would send them pickled components."""
         raise UsageError(_ONE_PROCESS)
 
+    def to_disk(self, path: Path, *, exclude: Iterable[str] = ()) -> None:
+        """Nothing: spaCy saves the settings. Raises UsageError where loading them would give others."""
+        self._check_saved()
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """As `to_disk`."""
+        self._check_saved()
+        return b""
+
+    def _check_saved(self) -> None:
+        for field, value in self._saved.items():
+            if not _survives({field: value}):
+                raise UsageError(
+                    f"el4ner: {field}: spaCy's config.cfg would change it ('$', or ':', '#', ';' or '[' in the name of "
+                    "a label); give the pool as a file, labels and fields in a YAML file that `config` names, and "
+                    "names without '$'"
+                )
+
     def close(self) -> None:
         """End the engines; the next document would start them again."""
         self.ensemble.close()
@@ -169,3 +194,13 @@ class El4ner:
             status=document.status,
             error=document.error,
         )
+
+
+def _survives(settings: dict[str, Any]) -> bool:
+    """Whether spaCy reads them as it was given them: some characters are syntax of its files."""
+    given = Config({"components": {"el4ner": settings}})
+    try:
+        # As `spacy.load` reads it: first as it stands, then with its variables in their places.
+        return bool(Config().from_str(given.to_str(), interpolate=False).interpolate() == given)
+    except (ValueError, KeyError, configparser.Error):
+        return False

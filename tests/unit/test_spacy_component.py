@@ -42,7 +42,7 @@ def test_forked_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_processes_that_are_not_forked_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """spaCy pickles components for them, as Python 3.14 starts them."""
+    """As Python 3.14 starts them; spaCy pickles components for them."""
     nlp = made()
     monkeypatch.setattr("multiprocessing.Process", get_context("spawn").Process)
     with pytest.raises(UsageError, match="n_process=1"):
@@ -109,3 +109,48 @@ def test_log_lines_about_failures_quote_nothing(
         "1 of 4 documents are partial",
     ]
     assert "Anna" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pool": [POOL[0], {"text": "10 % of \"b\":\n# no; 'not' 👩‍👩‍👧 [x]", "entities": []}]},
+        {"labels": {"person": 'named people: "all" of them; # as [here]', "a.b": "", "Ort & Land": "", "地名": ""}},
+        {"fields": ONE | {"limits": {"retries": 2}}},
+    ],
+)
+def test_a_saved_pipeline_is_the_same_when_it_is_loaded(tmp_path: Path, settings: dict[str, Any]) -> None:
+    saved = made(**settings)
+    saved.to_disk(tmp_path)
+    assert saved.to_bytes()
+    before, after = component_of(saved), component_of(spacy.load(tmp_path))
+    assert (after._pool, after._labels) == (before._pool, before._labels)
+    assert after.ensemble.config == before.ensemble.config
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        *[({"labels": {"person": "", label: "line"}}, "labels") for label in ("schema:Person", "#x", ";x", "[x]")],
+        ({"labels": {"person": "who costs $5"}}, "labels"),
+        ({"pool": [*POOL, {"text": "It costs $5.", "entities": []}]}, "pool"),
+        ({"pool": [*POOL, {"text": "${HOME}", "entities": []}]}, "pool"),
+        ({"fields": ONE | {"labels": {"person": "", "GO:0008150": ""}}}, "fields"),
+        ({"spans_key": "$"}, "spans_key"),
+    ],
+)
+def test_what_loading_would_change_is_not_saved(tmp_path: Path, settings: dict[str, Any], field: str) -> None:
+    nlp = made(**settings)
+    for save in (lambda: nlp.to_disk(tmp_path), nlp.to_bytes):
+        with pytest.raises(UsageError, match=f"el4ner: {field}: .* YAML file that `config` names"):
+            save()
+
+
+def test_what_the_config_cannot_hold_is_saved_as_files(tmp_path: Path) -> None:
+    pool, config = tmp_path / "pool.jsonl", tmp_path / "job.yaml"
+    pool.write_text('{"text": "$5 for Anna", "entities": [{"start": 7, "end": 11, "type": "schema:Person"}]}', "utf-8")
+    config.write_text('labels: {"schema:Person": "who costs $5", "#x": ""}\ndemonstrations: {k: 1}', "utf-8")
+    nlp = made(pool=str(pool), config=str(config), fields={})
+    nlp.to_disk(tmp_path / "saved")
+    loaded = component_of(spacy.load(tmp_path / "saved")).ensemble.config.labels
+    assert loaded == {"schema:Person": "who costs $5", "#x": ""}
