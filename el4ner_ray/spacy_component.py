@@ -168,8 +168,8 @@ class El4ner:
             if not _survives({field: value}):
                 raise UsageError(
                     f"el4ner: {field}: spaCy's config.cfg would change it ('$', or ':', '#', ';' or '[' in the name of "
-                    "a label); give the pool as a file, labels and fields in a YAML file that `config` names, and names "
-                    "without '$'"
+                    "a label); give the pool as a file, labels and fields in a YAML file that `config` names, and "
+                    "names without '$'"
                 )
 
     def close(self) -> None:
