@@ -131,7 +131,7 @@ def test_a_saved_pipeline_is_the_same_when_it_is_loaded(tmp_path: Path, settings
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        *[({"labels": {"person": "", label: "line"}}, "labels") for label in ("schema:Person", "#x", ";x", "[x")],
+        *[({"labels": {"person": "", label: "line"}}, "labels") for label in ("schema:Person", "#x", ";x", "[a b]")],
         ({"labels": {"person": "who costs $5"}}, "labels"),
         ({"pool": [*POOL, {"text": "It costs $5.", "entities": []}]}, "pool"),
         ({"pool": [*POOL, {"text": "${HOME}", "entities": []}]}, "pool"),
