@@ -82,7 +82,7 @@ def columns(uri: str) -> tuple[str, ...] | None:
         return _distinct(uri, parquet_schema(uri).names)
     if kind == "csv":
         with open_bytes(uri) as file:
-            header = next(_csv_records(file), None)
+            header = next(_csv_records(file, uri), None)
         return header and _distinct(uri, header[1])
     names: dict[str, None] = {}
     first = None
@@ -126,7 +126,7 @@ def rows(uri: str, plain: Collection[str] = (), only: Collection[str] | None = N
         if kind == "jsonl":
             yield from _jsonl(file)
         elif kind == "csv":
-            yield from _csv(file)
+            yield from _csv(file, uri)
         elif kind == "parquet":
             yield from _parquet(file, plain, only)
         else:
@@ -230,8 +230,8 @@ def _nests_too_deeply(line: bytes) -> bool:
     return False
 
 
-def _csv(file: Any) -> Iterator[Row]:
-    records = _csv_records(file)
+def _csv(file: Any, uri: str) -> Iterator[Row]:
+    records = _csv_records(file, uri)
     header = next(records, (1, [], None))[1]
     for number, fields, error in records:
         if error or len(fields) != len(header):
@@ -243,8 +243,11 @@ def _csv(file: Any) -> Iterator[Row]:
             yield Row(number, dict(zip(header, fields, strict=True)))
 
 
-def _csv_records(file: Any) -> Iterator[tuple[int, list[str], str | None]]:
-    """Line, fields and error of each record, the header first. Blank lines are no records."""
+def _csv_records(file: Any, uri: str) -> Iterator[tuple[int, list[str], str | None]]:
+    """Line, fields and error of each record, the header first. Blank lines are no records.
+
+    Raises UsageError where a quote is never closed: how many rows it swallowed, nobody knows.
+    """
     csv.field_size_limit(sys.maxsize)
     # surrogateescape: a wrong byte spoils its own row, not the rest of the file.
     text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
@@ -256,7 +259,13 @@ def _csv_records(file: Any) -> Iterator[tuple[int, list[str], str | None]]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, [], f"broken CSV: {error}"
+            if str(error) == "unexpected end of data":
+                raise UsageError(
+                    f"{uri}:{number}: broken CSV: a quote of the row that starts here is never closed; close it, or "
+                    "double it where it is text"
+                ) from None
+            lines = f" in lines {number} to {reader.line_num}" if reader.line_num > number else ""
+            yield number, [], f"broken CSV{lines}: {error}"
             continue
         if fields:
             yield number, fields, None

@@ -672,7 +672,7 @@ def test_ids_that_are_no_text_are_not_the_same_id(tmp_path: Path, name: str) -> 
 
 def test_bad_csv_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes(b'id,text\n1,"two\nlines"\n2\n3,caf\xe9\n\n,no id\n4,fine\n5,"never closed\n6,x\n')
+    path.write_bytes(b'id,text\n1,"two\nlines"\n2\n3,caf\xe9\n\n,no id\n4,fine\n5,"a\n6,b\n7,"c"\n8,x\n9,"a"b\n')
     rows = {
         row["doc_id"]: (row["text"], row["error"] and row["error"].removeprefix(str(path))) for row in read(look(path))
     }
@@ -682,8 +682,19 @@ def test_bad_csv_rows(tmp_path: Path) -> None:
         "3": ("", ":5: not UTF-8"),
         "a.csv:7": ("", ":7: column 'id' holds no id"),
         "4": ("fine", None),
-        "a.csv:9": ("", ":9: broken CSV: unexpected end of data"),
+        "a.csv:9": ("", ":9: broken CSV in lines 9 to 11: ',' expected after '\"'"),
+        "8": ("x", None),
+        "a.csv:13": ("", ":13: broken CSV: ',' expected after '\"'"),
     }
+
+
+@pytest.mark.parametrize("content", ['id,text\n1,x\n2,"a\n3,b\n4,c\n', 'id,text\n1,x\n2,"a\n3,b\n4,""c""\n'])
+def test_a_quote_that_is_never_closed_is_refused(tmp_path: Path, content: str) -> None:
+    # The rows that it swallowed were no documents: none of them in any count, nor in the output.
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    assert f"{path}:3: broken CSV: a quote of the row that starts here is never closed; close it" in refused(path)
+    assert look(path, limit=1).documents == 1
 
 
 def test_bad_parquet_rows(tmp_path: Path) -> None:
