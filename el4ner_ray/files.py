@@ -19,6 +19,8 @@ from el4ner_ray.errors import FatalError, UsageError
 
 def file_system(uri: str) -> tuple[Any, str]:
     """The fsspec file system of a local path or URI, and the path within it. Raises UsageError where there is none."""
+    if "://" not in uri:  # by name alone: fsspec takes `::` in one for the address of an archive
+        return LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:  # ImportError: s3fs, gcsfs ... are installed on demand

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
 from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
+from el4ner_ray.files import file_system
 
 # Suffix: format and compression. JSON documents over several lines are not JSON lines and are refused as such.
 FORMATS = {
@@ -137,7 +137,7 @@ def rows(uri: str, plain: Collection[str] = (), only: Collection[str] | None = N
 def open_bytes(uri: str) -> Iterator[Any]:
     """The decompressed bytes of a file. Read errors inside the block become UsageErrors."""
     try:
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = file_system(uri)
         kind, compression = FORMATS[suffix(uri) or ""]
         with fs.open(path, "rb") as raw:
             if kind == "parquet":

@@ -253,6 +253,14 @@ def test_uris(tmp_path: Path) -> None:
     assert texts(read(look(path))) == {"odd [1] name.jsonl:1": "three"}
 
 
+def test_a_name_with_colons_is_that_of_its_own_file(tmp_path: Path) -> None:
+    # To fsspec `a::b.jsonl` is something in `a`, which was read in its place.
+    lines(tmp_path / "a", [{"text": "another"}])
+    path = lines(tmp_path / "a::b.jsonl", [{"text": "this"}])
+    for place in (tmp_path, path, tmp_path / "*::b.jsonl", f"file://{tmp_path}"):
+        assert texts(read(look(place))) == {"a::b.jsonl:1": "this"}
+
+
 def test_limit_counts_over_files(tmp_path: Path) -> None:
     for name in "abc":
         lines(tmp_path / f"{name}.jsonl", [{"text": f"{name}{i}"} for i in range(3)])
