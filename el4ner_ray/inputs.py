@@ -34,7 +34,7 @@ def find(inputs: Sequence[str], without: str | None = None) -> list[Found]:
     An input is a file, a folder (searched recursively for known suffixes, hidden files and folders left out) or a glob
     (whose files must all have known suffixes), local or an fsspec URI. Links are followed, into each local folder once.
     What lies below the folder `without` is left out. Raises UsageError for an input that names nothing, for a local
-    folder that cannot be listed, and for a file named twice.
+    folder that cannot be listed, for a pipe among local files, and for a file named twice.
     """
     found: list[Found] = []
     for given in inputs:
@@ -74,6 +74,8 @@ def _find(given: str, without: str | None) -> list[Found]:
             if local and os.path.islink(file) and not os.path.exists(file):
                 raise UsageError(f"{file}: a link that leads nowhere; mend it, or remove it")
             raise UsageError(f"{file}: unknown suffix; it takes {known}")
+        if local and not os.path.isfile(file) and os.path.exists(file):  # reading a pipe would wait for ever
+            raise UsageError(f"{file}: a pipe, socket or device, not a file; move it, or write what it gives to a file")
         if not encodable(file):
             raise UsageError(f"{file!r}: the file name is not UTF-8; rename the file")
     return [

@@ -511,6 +511,13 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     assert look(tmp_path / "*.jsonl").documents == 1
 
 
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    lines(tmp_path / "in" / "a.jsonl", [{"text": "x"}])
+    os.mkfifo(tmp_path / "in" / "b.jsonl")
+    for place in ("in", "in/*.jsonl", "**/b.jsonl"):
+        assert f"{tmp_path}/in/b.jsonl: a pipe, socket or device, not a file; move it" in refused(tmp_path / place)
+
+
 def test_a_file_is_one_however_it_is_spelled(tmp_path: Path) -> None:
     path = lines(tmp_path / "in" / "a.jsonl", [{"text": "x"}])
     (tmp_path / "link").symlink_to("in")
