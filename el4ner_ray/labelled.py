@@ -163,9 +163,12 @@ def _json_rows(source: str, where: str) -> _Rows:
     for number, line in _lines(source, where):
         if line.strip():
             try:
-                yield "line", number, msgspec.json.decode(line, type=_Row)
-            except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, half a surrogate pair, a wrong type
+                row = msgspec.json.decode(line, type=_Row)
+                readers.loads(line.decode())
+            except (ValueError, RecursionError) as error:
+                # Not JSON, not UTF-8, half a surrogate pair, a wrong type, a key that stands twice.
                 raise UsageError(f"{where}, line {number}: {error}; {_SHAPE}") from None
+            yield "line", number, row
 
 
 def _conll_rows(source: str, where: str) -> _Rows:

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def _json_row(number: int, line: bytes) -> Row:
         return Row(number, None, "broken JSON: nested too deeply")
     try:
         # json and not msgspec: it takes NaN, which Python itself writes, and whole rows with a lone surrogate.
-        values = json.loads(line.decode())
+        values = loads(line.decode())
     except UnicodeDecodeError as error:
         return Row(number, None, f"not UTF-8 at byte {error.start + 1} of the line")
     except ValueError as error:
@@ -216,6 +217,19 @@ def _json_row(number: int, line: bytes) -> Row:
         }
         return Row(number, kept, "a lone surrogate (\\ud800 to \\udfff) is no text")
     return Row(number, values)
+
+
+def _named_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Else the last one counts, and nobody is told that there was another text.
+    found = dict(members)
+    if len(found) < len(members):
+        [(name, _)] = Counter(name for name, _ in members).most_common(1)
+        raise ValueError(f"the key {name[:100]!r} stands twice in an object")
+    return found
+
+
+loads = json.JSONDecoder(object_pairs_hook=_named_once).decode
+"""A JSON value from its text. Raises ValueError, also where a key stands twice in an object."""
 
 
 def _nests_too_deeply(line: bytes) -> bool:

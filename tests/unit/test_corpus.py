@@ -648,6 +648,8 @@ def test_file_that_shrinks_under_the_job(tmp_path: Path) -> None:
         (b'{"id": "b"}', "column 'text' is missing", "b"),
         (b'{"text": "x"}', "column 'id' holds no id", "a.jsonl:3"),
         (b'{"id": {}, "text": "x"}', "column 'id' holds no id", "a.jsonl:3"),
+        (b'{"id": "b", "text": "x", "text": "y"}', "the key 'text' stands twice in an object", "a.jsonl:3"),
+        (b'{"id": "b", "text": "x", "m": [{"k": 1, "k": 2}]}', "the key 'k' stands twice in an object", "a.jsonl:3"),
         (b'["x"]', "not a JSON object but a list", "a.jsonl:3"),
         (b"[" * 200_000, "nested too deeply", "a.jsonl:3"),
         (b'{"id": "b", "text": "x", "meta": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply", "a.jsonl:3"),

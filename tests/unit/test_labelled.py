@@ -126,6 +126,11 @@ BAD_ROWS = {
     "id a bool": ({**GOOD, "id": True}, "`$.id`"),
     "id empty": ({**GOOD, "id": ""}, "id: is empty"),
     "id taken": (GOOD, "id: 'a' is taken by line 1"),
+    "text twice": ('{"text": "Ann", "text": "Bob", "entities": []}', "the key 'text' stands twice in an object"),
+    "type twice": (
+        '{"text": "a", "entities": [{"start": 0, "end": 1, "type": "X", "type": "Y"}]}',
+        "the key 'type' stands twice in an object",
+    ),
     "half a surrogate pair": (r'{"text": "a\ud83d", "entities": []}', "surrogate"),
     "half a pair in a type": (r'{"text": "a", "entities": [{"start": 0, "end": 1, "type": "\ude00"}]}', "surrogate"),
 }
