@@ -82,9 +82,7 @@ def columns(uri: str) -> tuple[str, ...] | None:
     if kind == "parquet":
         return _distinct(uri, parquet_schema(uri).names)
     if kind == "csv":
-        with open_bytes(uri) as file:
-            header = next(_csv_records(file, uri), None)
-        return header and _distinct(uri, header[1])
+        return _csv_columns(uri)
     names: dict[str, None] = {}
     first = None
     for i, row in enumerate(rows(uri)):
@@ -100,6 +98,15 @@ def columns(uri: str) -> tuple[str, ...] | None:
             "write one object a line, or give the file its right suffix"
         )
     return tuple(name for name in names if name) if first else None
+
+
+def _csv_columns(uri: str) -> tuple[str, ...] | None:
+    with open_bytes(uri) as file:
+        for number, names, error in _csv_records(file, uri):
+            if error:
+                raise UsageError(f"{uri}:{number}: {error}; mend the header")
+            return _distinct(uri, names)
+    return None
 
 
 def _distinct(uri: str, names: Sequence[str]) -> tuple[str, ...]:

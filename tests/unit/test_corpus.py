@@ -714,6 +714,16 @@ def test_a_quote_that_is_never_closed_is_refused(tmp_path: Path, content: str) -
     assert look(path, limit=1).documents == 1
 
 
+@pytest.mark.parametrize(("header", "reason"), [('id,"te"xt', "',' expected after"), ('id,"text', "never closed")])
+def test_what_is_wrong_with_a_csv_header_is_told(tmp_path: Path, header: str, reason: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"\n{header}\n1,x\n")
+    message = refused(path)
+    assert message.startswith(f"{path}:2: broken CSV: ")
+    assert reason in message
+    assert "no column" not in message
+
+
 def test_bad_parquet_rows(tmp_path: Path) -> None:
     latin1 = pa.array([b"ok", b"caf\xe9", None], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"id": ["1", "2", "3"], "text": latin1}), tmp_path / "a.parquet")
