@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,8 @@ class ExtraColumns:
                 schema = _united(schema, other)
                 for field in other:
                     pa.array([], field.type).cast(schema.field(field.name).type)
+                    if types.get(field.name, field.type) is None and not _is_text_or_null(field.type):
+                        raise pa.ArrowTypeError(f"Field {field.name}: JSON text does not hold {field.type}")
             except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
                 reason = repr(str(error).splitlines()[0])[1:-1]  # a column's name must not steer the terminal
                 raise UsageError(
@@ -81,6 +84,10 @@ def _united(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
             us = pa.duration("us") if pa.types.is_duration(field.type) else pa.timestamp("us", field.type.tz)
             united = united.set(i, field.with_type(us))
     return united
+
+
+def _is_text_or_null(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_null(type_))
 
 
 def _in_ns(type_: pa.DataType) -> bool:
@@ -115,8 +122,26 @@ def flat(type_: pa.DataType) -> pa.DataType:
 
 def cell(value: Any, as_json: bool, type_: pa.DataType) -> pa.Array:
     """A value of a row, plain or an array of length 1, as an array of length 1 of the column's type."""
+    if as_json and isinstance(value, pa.Array):
+        value = value[0].as_py()
     if not isinstance(value, pa.Array):
-        value = pa.array([json.dumps(value, ensure_ascii=False) if as_json and value is not None else value])
+        value = pa.array([_json_text(value) if as_json and value is not None else value])
     # Unsafe where numbers may round, integers that other files give as floats and nanoseconds that they give as
     # microseconds; nothing may wrap.
     return value.cast(type_, safe=not (pa.types.is_floating(type_) or (_in_ns(value.type) and not _in_ns(type_))))
+
+
+def _json_text(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinity, which Python reads and writes, but which JSON has no words for."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -324,6 +324,17 @@ def test_extra_columns_have_one_type_over_all_files(tmp_path: Path) -> None:
     assert (w["n"], w["nested"], w["category"]) == (9, [{"a": 1}], "c")
 
 
+def test_json_text_is_json(tmp_path: Path) -> None:
+    rows = [{"text": "x", "meta": {"a": [1, "ü"]}}, b'{"text": "y", "meta": {"a": [NaN, -Infinity, 0.5], "b": 1e999}}']
+    lines(tmp_path / "a.jsonl", [*rows, b'{"text": "z", "meta": NaN}', {"text": "w", "meta": None}])
+    pq.write_table(pa.table({"text": ["u", "v"], "meta": ["hello", None]}), tmp_path / "b.parquet")
+    values = [row["meta"] and json.loads(row["meta"]) for row in read(look(tmp_path))]
+    assert values == [{"a": [1, "ü"]}, {"a": [None, None, 0.5], "b": None}, None, None, "hello", None]
+    assert [row["meta"] for row in read(look(tmp_path))][2:4] == ["null", None]
+    pq.write_table(pa.table({"text": ["u"], "meta": [b"hello"]}), tmp_path / "b.parquet")
+    assert "(Field meta: JSON text does not hold binary); convert it" in refused(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("types", "united"),
     [
