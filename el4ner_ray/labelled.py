@@ -178,9 +178,12 @@ def _conll_rows(source: str, where: str) -> _Rows:
     for number, line in _lines(source, where):
         at = f"{where}, line {number}"
         try:
-            columns = _columns(line.decode("utf-8"))
+            stripped = line.decode("utf-8").strip(" \t\r")
         except UnicodeDecodeError as error:
             raise UsageError(f"{at}: {error}; save the file as UTF-8") from None
+        if "\r" in stripped:  # lines of old Macs would be one
+            raise UsageError(f"{at}: there is a carriage return in the line; end every line with a line feed")
+        columns = _columns(stripped)
         if not columns or columns[0] == "-DOCSTART-":
             if tokens:
                 yield "line", first, _tagged_row(tokens, tags)
@@ -197,7 +200,6 @@ def _conll_rows(source: str, where: str) -> _Rows:
 
 def _columns(line: str) -> list[str]:
     # Only blanks and tabs part columns: str.split would also cut a token at a no-break space.
-    line = line.strip(" \t\r")
     return re.split(r" *\t *" if "\t" in line else r" +", line) if line else []
 
 

@@ -290,6 +290,7 @@ def test_columns_and_line_ends(tmp_path: Path, content: str, texts: list[str]) -
         ("Ann B-a|b", "line 2: entities[0].type: 'a|b'"),
         ("Ann B-[INST]", "line 2: entities[0].type: '[INST]'"),
         ("Ann b-per", "line 3: tag: 'b-per' is no tag"),
+        ("Ann B-PER\rleft O\r\rBob B-PER\r", "line 3: there is a carriage return in the line"),
     ],
 )
 def test_a_bad_conll_line_is_named(tmp_path: Path, line: str, wanted: str) -> None:
