@@ -242,7 +242,7 @@ def _dataset(source: str, where: str) -> Any:
     try:
         if source.endswith(".parquet"):
             # The Arrow schema's metadata keeps a ClassLabel's names; Dataset.from_parquet would copy into a cache.
-            return datasets.Dataset(parquet.table(pa.BufferReader(_read(source, where))))
+            return datasets.Dataset(parquet.valid(parquet.table(pa.BufferReader(_read(source, where)))))
         hub = source.startswith("hf://")
         found = datasets.load_dataset(name, split=split or None) if hub else datasets.load_from_disk(source)
     except (OSError, ValueError, ImportError, RuntimeError, datasets.exceptions.DatasetsError) as error:

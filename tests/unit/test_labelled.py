@@ -331,6 +331,14 @@ def test_folder_of_save_to_disk(tmp_path: Path) -> None:
     assert f"name one: {tmp_path}/two/train, {tmp_path}/two/dev" in message(str(tmp_path / "two"))
 
 
+def test_parquet_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    latin1 = pa.ListArray.from_arrays([0, 1], pa.array([b"Zo\xeb"], pa.binary()).view(pa.string()))
+    pq.write_table(pa.table({"tokens": latin1, "ner_tags": [["B-PER"]]}), tmp_path / "p.parquet")
+    said = message(str(tmp_path / "p.parquet"))
+    assert "no data set can be loaded from it: " in said
+    assert "Invalid UTF8" in said
+
+
 def test_parquet_with_class_labels_and_with_strings(tmp_path: Path) -> None:
     pq.write_table(labelled_dataset().data.table, tmp_path / "c.parquet")
     check_rows(read_labelled(str(tmp_path / "c.parquet"), "gold"))
