@@ -124,8 +124,10 @@ def cell(value: Any, as_json: bool, type_: pa.DataType) -> pa.Array:
     """A value of a row, plain or an array of length 1, as an array of length 1 of the column's type."""
     if as_json and isinstance(value, pa.Array):
         value = value[0].as_py()
+    if value is None:
+        return pa.nulls(1, type_)  # Arrow casts no null to some types, such as list views
     if not isinstance(value, pa.Array):
-        value = pa.array([_json_text(value) if as_json and value is not None else value])
+        value = pa.array([_json_text(value) if as_json else value])
     # Unsafe where numbers may round, integers that other files give as floats and nanoseconds that they give as
     # microseconds; nothing may wrap.
     return value.cast(type_, safe=not (pa.types.is_floating(type_) or (_in_ns(value.type) and not _in_ns(type_))))

@@ -324,6 +324,12 @@ def test_extra_columns_have_one_type_over_all_files(tmp_path: Path) -> None:
     assert (w["n"], w["nested"], w["category"]) == (9, [{"a": 1}], "c")
 
 
+def test_a_column_of_list_views_may_be_missing_in_other_files(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", [{"text": "x"}])
+    pq.write_table(pa.table({"text": ["y"], "n": pa.array([[1]], pa.list_view(pa.int64()))}), tmp_path / "b.parquet")
+    assert [row["n"] for row in read(look(tmp_path))] == [None, [1]]
+
+
 def test_json_text_is_json(tmp_path: Path) -> None:
     rows = [{"text": "x", "meta": {"a": [1, "ü"]}}, b'{"text": "y", "meta": {"a": [NaN, -Infinity, 0.5], "b": 1e999}}']
     lines(tmp_path / "a.jsonl", [*rows, b'{"text": "z", "meta": NaN}', {"text": "w", "meta": None}])
