@@ -79,6 +79,9 @@ def _united(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
         types = [type_ for type_ in types if not pa.types.is_null(type_)]
         if any(pa.types.is_uint64(type_) for type_ in types) and pa.types.is_int64(field.type):
             raise pa.ArrowTypeError(f"Field {field.name}: int64 does not hold every uint64")
+        if pa.types.is_floating(field.type) and not all(map(pa.types.is_floating, types)):
+            # Arrow chooses float32 for int64 and float32, which rounds integers beyond 2**24.
+            united = united.set(i, field.with_type(pa.float64()))
         if _in_ns(field.type) and not all(map(_in_ns, types)):
             # Arrow chooses the finest unit, in which the year 9999 is not: ns end in 2262.
             us = pa.duration("us") if pa.types.is_duration(field.type) else pa.timestamp("us", field.type.tz)

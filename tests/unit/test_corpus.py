@@ -351,13 +351,18 @@ def test_json_text_is_json(tmp_path: Path) -> None:
         (["timestamp[s]", "timestamp[ms]"], "timestamp[ms]"),
         (["uint64", "uint64"], "uint64"),
         (["uint32", "int64"], "int64"),
+        (["int64", "float"], "double"),
+        (["float", "null", "int32"], "double"),
+        (["float", "decimal128(5, 1)"], "double"),
+        (["float", "float"], "float"),
     ],
 )
 def test_types_unite_to_one_that_holds_all_values(tmp_path: Path, types: list[str], united: str) -> None:
     by_name = {
         str(type_): type_ for make in (pa.timestamp, pa.duration) for type_ in map(make, ("s", "ms", "us", "ns"))
     }
-    by_name |= {str(type_): type_ for type_ in (pa.null(), pa.uint32(), pa.uint64(), pa.int64())}
+    numbers = (pa.uint32(), pa.uint64(), pa.int32(), pa.int64(), pa.float32(), pa.decimal128(5, 1))
+    by_name |= {str(type_): type_ for type_ in (pa.null(), *numbers)}
     year_9999 = 253_370_764_800
     for i, name in enumerate(types):
         many = {"timestamp[us]": year_9999 * 10**6, "timestamp[s]": year_9999, "timestamp[ms]": year_9999 * 10**3}
