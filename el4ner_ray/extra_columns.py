@@ -126,7 +126,8 @@ def flat(type_: pa.DataType) -> pa.DataType:
 def cell(value: Any, as_json: bool, type_: pa.DataType) -> pa.Array:
     """A value of a row, plain or an array of length 1, as an array of length 1 of the column's type."""
     if as_json and isinstance(value, pa.Array):
-        value = value[0].as_py()
+        buffer = value.cast(type_)[0].as_buffer()
+        value = None if buffer is None else buffer.to_pybytes().decode(errors="replace")  # Arrow's need not be UTF-8
     if value is None:
         return pa.nulls(1, type_)  # Arrow casts no null to some types, such as list views
     if not isinstance(value, pa.Array):

@@ -333,9 +333,10 @@ def test_a_column_of_list_views_may_be_missing_in_other_files(tmp_path: Path) ->
 def test_json_text_is_json(tmp_path: Path) -> None:
     rows = [{"text": "x", "meta": {"a": [1, "ü"]}}, b'{"text": "y", "meta": {"a": [NaN, -Infinity, 0.5], "b": 1e999}}']
     lines(tmp_path / "a.jsonl", [*rows, b'{"text": "z", "meta": NaN}', {"text": "w", "meta": None}])
-    pq.write_table(pa.table({"text": ["u", "v"], "meta": ["hello", None]}), tmp_path / "b.parquet")
+    strings = pa.array([b"hello", None, b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": ["u", "v", "t"], "meta": strings}), tmp_path / "b.parquet")
     values = [row["meta"] and json.loads(row["meta"]) for row in read(look(tmp_path))]
-    assert values == [{"a": [1, "ü"]}, {"a": [None, None, 0.5], "b": None}, None, None, "hello", None]
+    assert values == [{"a": [1, "ü"]}, {"a": [None, None, 0.5], "b": None}, None, None, "hello", None, "caf\ufffd"]
     assert [row["meta"] for row in read(look(tmp_path))][2:4] == ["null", None]
     pq.write_table(pa.table({"text": ["u"], "meta": [b"hello"]}), tmp_path / "b.parquet")
     assert "(Field meta: JSON text does not hold binary); convert it" in refused(tmp_path)
