@@ -109,6 +109,15 @@ class ModelConfig(_Section):
         return self
 
     @model_validator(mode="after")
+    def _requests_counted(self) -> ModelConfig:
+        at_once = self.engine.get("max_num_seqs", 1)
+        if type(at_once) is not int or at_once < 1:
+            raise ValueError(
+                f"engine.max_num_seqs: {at_once!r} is no number of requests; give 1 or more, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _whole_cards_to_come_and_go(self) -> ModelConfig:
         if isinstance(self.replicas, ReplicaRange) and self.gpus != int(self.gpus):
             raise ValueError(

@@ -106,12 +106,22 @@ def look() -> Machine:
         memory=total,
         memory_free=free,
         cache=str(cache),
-        cache_free=shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free,
+        cache_free=_free_for(cache),
         shared_memory=shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else 0,
         gpus=found,
         gpu_problem=problem,
         cluster=cluster(cluster_address()),
     )
+
+
+def _free_for(folder: Path) -> int:
+    """Room on the disk of a folder that may not exist yet; 0 where none of those above it can be looked at."""
+    for place in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:  # it is not there yet, or below a folder of another user
+            continue
+    return 0
 
 
 def packages(names: Iterable[str]) -> list[Package]:
@@ -222,21 +232,28 @@ def gpus() -> tuple[tuple[Gpu, ...], str]:
     if done.returncode:
         return (), f"nvidia-smi: {' '.join((done.stderr or done.stdout).split()) or f'status {done.returncode}'}"
     rows = [line for line in done.stdout.splitlines() if line.count(",") >= 5]
-    visible = tuple(_gpu(row) for row in rows if _is_visible(row))
+    visible = tuple(map(_gpu, _visible(rows)))
     if rows and not visible:
         return (), f"{_VISIBLE}={os.environ[_VISIBLE]} hides all GPUs; unset it, or name some of `nvidia-smi -L`"
     return visible, ""
 
 
-def _is_visible(row: str) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES, which Ray and CUDA obey and nvidia-smi does not, leaves the card of a row."""
+def _visible(rows: list[str]) -> list[str]:
+    """The rows of the cards that CUDA_VISIBLE_DEVICES, which Ray and CUDA obey and nvidia-smi does not, leaves.
+
+    A part of a card (MIG) stands for one card, any of them: its name does not tell which card it is of.
+    """
     chosen = os.environ.get(_VISIBLE)
     if chosen is None:
-        return True
+        return rows
+    words = [word.strip() for word in chosen.split(",")]
+    return [row for row in rows if any(_names(word, row) for word in words)][: len(words)]
+
+
+def _names(word: str, row: str) -> bool:
     index, uuid, _ = (field.strip() for field in row.split(",", 2))
     # A UUID may be cut short.
-    words = [word.strip() for word in chosen.split(",")]
-    return any(word == index or (word.startswith("GPU-") and uuid.startswith(word)) for word in words)
+    return word == index or word.startswith("MIG-") or (word.startswith("GPU-") and uuid.startswith(word))
 
 
 def _gpu(row: str) -> Gpu:
@@ -271,11 +288,11 @@ def cluster(address: str) -> Cluster | None:
     if address in _NO_CLUSTER:
         return None
     place = _text(_CURRENT_CLUSTER).strip() if address == "auto" else address
-    parts = urlsplit(place if "://" in place else f"//{place}")
     try:
+        parts = urlsplit(place if "://" in place else f"//{place}")
         # A first packet that is lost is sent again after a second.
         socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=3).close()
-    except (OSError, ValueError):  # ValueError: what stands for the port is none
+    except (OSError, ValueError):  # ValueError: it is no address, or what stands for the port is none
         return Cluster(address, answers=False)
     return Cluster(address, answers=True)
 

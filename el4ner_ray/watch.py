@@ -36,7 +36,9 @@ class Progress:
         self._place, self._total, self._say = place, total, say
         self._began = time.monotonic()
         self._files: set[str] = set()
-        self._documents = self._read_new()[0]
+        self._documents = 0
+        for path in self._new_files():
+            self._count(path)
         # When the first documents came, and how many there were then: filling the pipeline takes longer than the rate
         # at which it goes on lets expect.
         self._first: tuple[float, int] | None = None
@@ -45,26 +47,26 @@ class Progress:
 
     def look(self) -> None:
         """Tell of what was committed since the last look: the first documents at once, numbers now and then."""
-        documents, files = self._read_new()
-        self._documents += documents
-        for file in files:
-            self._show_first(file)
-        if documents and (self._first is None or time.monotonic() - self._told >= _REPORT_SECONDS):
+        before = self._documents
+        for path in self._new_files():
+            self._count(path)
+            self._show_first(path)
+        came = self._documents > before
+        if came and (self._first is None or time.monotonic() - self._told >= _REPORT_SECONDS):
             self._told = time.monotonic()
             self._say(self._how_far())
-        if documents and self._first is None:
+        if came and self._first is None:
             self._first = time.monotonic(), self._documents
 
-    def _read_new(self) -> tuple[int, list[str]]:
-        """Documents that begin in files not seen before, and these files."""
-        new = sorted(set(self._place.files(ANNOTATIONS, ".parquet")) - self._files)
-        self._files.update(new)
-        documents = 0
-        for path in new:
-            with self._place.open(path) as file:
-                parts = parquet.table(file, [PART]).column(PART)
-            documents += pc.sum(pc.equal(parts, 0)).as_py() or 0
-        return documents, new
+    def _new_files(self) -> list[str]:
+        return sorted(set(self._place.files(ANNOTATIONS, ".parquet")) - self._files)
+
+    def _count(self, path: str) -> None:
+        """Count the documents that begin in a file. One that cannot be read for once is new to the next look, too."""
+        with self._place.open(path) as file:
+            parts = parquet.table(file, [PART]).column(PART)
+        self._documents += pc.sum(pc.equal(parts, 0)).as_py() or 0
+        self._files.add(path)
 
     def _show_first(self, path: str) -> None:
         if self._shown >= _FIRST_DOCUMENTS:

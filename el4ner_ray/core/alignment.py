@@ -9,7 +9,7 @@ untouched text.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -29,9 +29,12 @@ _JOINS_PREVIOUS = regex.compile("[\\p{M}\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff
 # Left out when reading loosely: what cannot be seen, and marks that writers and models leave out (accents and Arabic
 # vowels, which have the script Inherited). Vowel signs of Indic scripts are not among them, and the marks of Japanese
 # voicing are letters to who reads: Bali is not Paris.
-_IGNORABLE = regex.compile(
-    r"[\p{Cf}\p{Default_Ignorable_Code_Point}]|[[\p{M}&&\p{Script=Inherited}]--[\u3099\u309A]]", regex.V1
-)
+_IGNORED = r"[[\p{Cf}\p{Default_Ignorable_Code_Point}]||[[\p{M}&&\p{Script=Inherited}]--[\u3099\u309A]]]"
+_IGNORABLE = regex.compile(_IGNORED, regex.V1)
+# The next characters from a place that are read, to the right and to the left. What stands for a space is one of them:
+# the zero width space, and those fillers of Hangul that show as a blank.
+_FIRST_READ = regex.compile(rf"[^[{_IGNORED}--[\u200b\u3164\uffa0]]]", regex.V1)
+_LAST_READ = regex.compile(_FIRST_READ.pattern, regex.V1 | regex.REVERSE)
 _QUOTES = str.maketrans("‘’‚‛“”„‟«»`´′″", "''''" + '""""""' + "''" + "'" + '"')
 _DASHES = regex.compile(r"\p{Dash}")
 
@@ -186,13 +189,13 @@ def _boundary(text: str, at: int) -> bool:
     if at in (0, len(text)):
         return True
     before, after = text[at - 1], text[at]
-    if _JOINS_PREVIOUS.match(after) or before == "\u200d":
+    if before.isascii() and after.isascii():
+        return not (_in_spaced_word(before) and _in_spaced_word(after))
+    if _JOINS_PREVIOUS.match(after) or before == "\u200d" or at not in _ends(text):
         return False
-    if not (before.isascii() and after.isascii()) and at not in _ends(text):
-        return False
-    if _UNSPACED.match(before) or _UNSPACED.match(after):
-        return True
-    return not (_in_word(before) and _in_word(after))
+    # A soft hyphen or a joiner does not end the word that it stands in.
+    last, first = _LAST_READ.search(text, 0, at), _FIRST_READ.search(text, at)
+    return not (last and first and _in_spaced_word(last[0]) and _in_spaced_word(first[0]))
 
 
 @lru_cache(maxsize=256)
@@ -200,4 +203,7 @@ def _ends(text: str) -> frozenset[int]:
     return ends_of_graphemes(text, 0, len(text))
 
 
-_in_word: Callable[[str], bool] = cache(lambda c: c == "_" or unicodedata.category(c)[0] in "LNM")
+@cache
+def _in_spaced_word(character: str) -> bool:
+    """Whether it is of a word, in a script that writes spaces between words."""
+    return (character == "_" or unicodedata.category(character)[0] in "LNM") and not _UNSPACED.match(character)

@@ -45,16 +45,15 @@ def parse_extraction(answer: str, finished: bool = True) -> Extraction:
     if line.startswith(("Sentence:", "Type of ")):
         return Extraction((), "repeats the prompt")
     surfaces = list(dict.fromkeys(filter(None, map(_unwrapped, items))))
-    if len(surfaces) > 1:
-        # "none" beside names is a name's list gone wrong; the names still count.
-        surfaces = [surface for surface in surfaces if surface.casefold() != NO_ENTITY]
-    if len(surfaces) > _MAX_SURFACES:
-        surfaces, problem = surfaces[:_MAX_SURFACES], f"names more than {_MAX_SURFACES} entities"
-    if [surface.casefold() for surface in surfaces] == [NO_ENTITY]:
+    # "none" beside names is a name's list gone wrong; the names still count.
+    names = [surface for surface in surfaces if surface.casefold() != NO_ENTITY]
+    if surfaces and not names:
         return Extraction((), problem)
-    if not surfaces and not problem:
+    if len(names) > _MAX_SURFACES:
+        names, problem = names[:_MAX_SURFACES], f"names more than {_MAX_SURFACES} entities"
+    if not names and not problem:
         problem = "empty"
-    return Extraction(tuple(surfaces), problem)
+    return Extraction(tuple(names), problem)
 
 
 def parse_list(answer: str, finished: bool = True) -> Extraction:

@@ -90,6 +90,14 @@ def test_workers_are_counted_and_have_cards(gpus: float, engine: dict[str, Any],
         load(profile="fake", overrides={"models": [model], "verifier": "a"})
 
 
+@pytest.mark.parametrize("at_once", ["64", None, 0, 1.5, True])
+def test_requests_at_once_are_counted(at_once: Any) -> None:
+    # A range of replicas is scaled by them.
+    model = {"name": "a", "source": "x", "replicas": {"min": 1, "max": 2}, "engine": {"max_num_seqs": at_once}}
+    with pytest.raises(UsageError, match=rf"engine\.max_num_seqs: {at_once!r} is no number"):
+        load(profile="fake", overrides={"models": [model], "verifier": "a"})
+
+
 def test_tensor_parallel_models_get_a_bundle_for_each_gpu() -> None:
     config = load(profile="paper")
     model = config.models[0].model_copy(update={"engine": {"tensor_parallel_size": 4}})

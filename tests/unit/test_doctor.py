@@ -205,7 +205,8 @@ def test_clusters_are_asked_whether_they_answer(monkeypatch: pytest.MonkeyPatch,
         (tmp_path / "current").write_text(place)
         assert machine.cluster("auto") == Cluster("auto", answers=True)
     assert machine.cluster(place) == Cluster(place, answers=False)
-    assert machine.cluster("host:none") == Cluster("host:none", answers=False)
+    for no_address in ("host:none", "[host:6379"):
+        assert machine.cluster(no_address) == Cluster(no_address, answers=False)
 
 
 @pytest.fixture
@@ -250,7 +251,8 @@ def test_cards_are_read_from_nvidia_smi(nvidia_smi: Any) -> None:
         ("-1", []),
         ("NoDevFiles", []),
         ("7", []),
-        ("MIG-6b1f-22", []),
+        ("MIG-6b1f-22", ["a"]),
+        ("MIG-GPU-6b1f-22/1/0,MIG-GPU-6b1f-22/2/0", ["a", "b"]),
     ],
 )
 def test_only_the_cards_that_ray_may_use_count(
@@ -378,6 +380,14 @@ def test_this_machine_can_be_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert found.cores >= 1
     assert found.cache_free > 0
     assert 0 < found.memory_free <= found.memory
+
+
+def test_a_cache_that_cannot_be_looked_at_has_the_room_above_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As below a folder of another user; but tests may run as root, whom no permissions keep out.
+    monkeypatch.setenv("EL4NER_CACHE", str(tmp_path / ("too-long" * 99)))
+    assert machine.look().cache_free > 0
 
 
 def test_looking_imports_nothing_large() -> None:

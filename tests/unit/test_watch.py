@@ -72,6 +72,30 @@ def test_progress_counts_documents_not_parts_and_shows_the_first(tmp_path: Path)
     assert told[3:] == ["three: x"]
 
 
+def test_a_file_that_cannot_be_read_for_once_is_counted_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, told = Place(str(tmp_path)), list[str]()
+    progress = Progress(place, 4, told.append)
+    for name in ("a", "b", "c"):
+        commit(place, name, (name, 0, "x", []))
+
+    opened = Place.open
+
+    def fails_for_b(place: Place, path: str) -> Any:
+        if path.endswith("b.parquet"):
+            raise OSError("try again")
+        return opened(place, path)
+
+    with monkeypatch.context() as once:
+        once.setattr(Place, "open", fails_for_b)
+        with pytest.raises(OSError, match="try again"):
+            progress.look()
+    progress.look()
+    assert told[:3] == ["a: x", "b: x", "c: x"]
+    assert told[3].startswith("3 of 4 documents after ")
+
+
 def test_a_run_without_output_yet_is_watched(tmp_path: Path) -> None:
     told: list[str] = []
     with watched(Place(str(tmp_path / "none")), 1, told.append):
