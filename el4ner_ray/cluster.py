@@ -232,7 +232,8 @@ def _handlers_restored() -> Iterator[None]:
 def _start(job: JobConfig) -> None:
     """A session on this machine. A raylet ends itself when its agent has not started after 30 s: then another try."""
     cores = machine.cores()
-    if cores <= _FEW_CORES:
+    few = cores <= _FEW_CORES
+    if few:
         idle_loop.install()
     for tries_left in reversed(range(_TRIES_TO_START)):
         try:
@@ -242,8 +243,8 @@ def _start(job: JobConfig) -> None:
                     job_config=job,
                     num_cpus=max(2, cores),
                     object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
-                    include_dashboard=cores > _FEW_CORES,
-                    _system_config=_NO_HISTORY if cores <= _FEW_CORES else None,
+                    include_dashboard=not few,
+                    _system_config=_NO_HISTORY if few else None,
                     dashboard_host="127.0.0.1",
                     log_to_driver=False,
                     logging_level=logging.WARNING,

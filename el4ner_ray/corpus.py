@@ -18,7 +18,7 @@ import pyarrow as pa
 from el4ner_ray import readers
 from el4ner_ray.core.grouping import grouped
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.extra_columns import ExtraColumns, cell, flat
+from el4ner_ray.extra_columns import ExtraColumns, cell, flat, is_text
 from el4ner_ray.inputs import Found, find
 from el4ner_ray.parts import PARTS_TOGETHER, table_of_parts
 from el4ner_ray.splitting import split_parts
@@ -244,7 +244,7 @@ def _open_file(uri: str, name: str, text_column: str, id_column: str | None) -> 
             raise UsageError(f"{uri}: there is no column {column!r}; set {option} to one of its columns: {there}")
     if kind == "parquet":
         type_ = flat(readers.parquet_schema(uri).field(text_column).type)
-        if not pa.types.is_string(type_) and not pa.types.is_large_string(type_):
+        if not is_text(type_):
             raise UsageError(
                 f"{uri}: the column {text_column!r} holds {type_}, not strings; set text_column to another"
             )

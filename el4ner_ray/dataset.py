@@ -13,7 +13,7 @@ from el4ner_ray.annotations import annotation_rows, failures_of
 from el4ner_ray.config import Limits
 from el4ner_ray.ensemble import Ensemble, PoolSource
 from el4ner_ray.errors import UsageError
-from el4ner_ray.extra_columns import output_names
+from el4ner_ray.extra_columns import is_text, output_names
 from el4ner_ray.parts import batches_of, table_of_parts
 from el4ner_ray.schema import RESERVED_COLUMNS
 from el4ner_ray.source import block_bytes, pad
@@ -65,7 +65,7 @@ def annotate(
         if column not in columns:
             there = ", ".join(map(repr, columns)) or "none"
             raise UsageError(f"dataset: there is no column {column!r}; set {option} to one of its columns: {there}")
-    if isinstance(type_ := columns[text_column], pa.DataType) and not _is_string(type_):
+    if isinstance(type_ := columns[text_column], pa.DataType) and not is_text(type_):
         raise UsageError(f"dataset: the column {text_column!r} holds {type_}, not strings; set text_column to another")
     prepared = ensemble.prepare(pool)
     # The context belongs to the whole plan. Blocks must stay as small as batches (see source.py), and the data set
@@ -88,10 +88,6 @@ def annotate(
         batch_format="pyarrow",
         num_cpus=pipeline.TASK_CPUS,
     )
-
-
-def _is_string(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _parts(table: pa.Table, text_column: str, id_column: str, limits: Limits) -> Iterator[pa.Table]:

@@ -56,7 +56,9 @@ class ExtraColumns:
                 schema = _united(schema, other)
                 for field in other:
                     pa.array([], field.type).cast(schema.field(field.name).type)
-                    if types.get(field.name, field.type) is None and not _is_text_or_null(field.type):
+                    if types.get(field.name, field.type) is None and not (
+                        is_text(field.type) or pa.types.is_null(field.type)
+                    ):
                         raise pa.ArrowTypeError(f"Field {field.name}: JSON text does not hold {field.type}")
             except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
                 reason = repr(str(error).splitlines()[0])[1:-1]  # a column's name must not steer the terminal
@@ -89,8 +91,9 @@ def _united(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
     return united
 
 
-def _is_text_or_null(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_null(type_))
+def is_text(type_: pa.DataType) -> bool:
+    """Whether a column of this type holds strings that all of Arrow's functions take; `flat` makes such of views."""
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _in_ns(type_: pa.DataType) -> bool:

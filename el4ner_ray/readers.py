@@ -14,7 +14,6 @@ import json
 import re
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import zstandard
 from el4ner_ray import parquet
 from el4ner_ray.errors import UsageError
 from el4ner_ray.files import file_system
+from el4ner_ray.keys import keys_once
 
 # Suffix: format and compression. JSON documents over several lines are not JSON lines and are refused as such.
 FORMATS = {
@@ -226,16 +226,7 @@ def _json_row(number: int, line: bytes) -> Row:
     return Row(number, values)
 
 
-def _named_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Else the last one counts, and nobody is told that there was another text.
-    found = dict(members)
-    if len(found) < len(members):
-        [(name, _)] = Counter(name for name, _ in members).most_common(1)
-        raise ValueError(f"the key {name[:100]!r} stands twice in an object")
-    return found
-
-
-loads = json.JSONDecoder(object_pairs_hook=_named_once).decode
+loads = json.JSONDecoder(object_pairs_hook=keys_once).decode
 """A JSON value from its text. Raises ValueError, also where a key stands twice in an object."""
 
 

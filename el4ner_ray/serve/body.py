@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from typing import Any
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from el4ner_ray.errors import UsageError
+from el4ner_ray.keys import RepeatedKeyError, keys_once
 
 SEND_TEXTS = 'send an object with texts, as {"texts": ["Ben met her in Rome."]}'
 
@@ -33,7 +33,9 @@ class JsonRequest(Request):
 def parsed(body: bytes) -> dict[str, Any]:
     """The object that a body holds. Raises UsageError."""
     try:
-        value = json.loads(body, object_pairs_hook=_named_once)
+        value = json.loads(body, object_pairs_hook=keys_once)
+    except RepeatedKeyError as error:
+        raise UsageError(f"{error.key!r} stands {error.times} times in one object of the body; give it once") from None
     except json.JSONDecodeError as error:
         problem = f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg}; {SEND_TEXTS}"
     except UnicodeDecodeError as error:
@@ -48,12 +50,3 @@ def parsed(body: bytes) -> dict[str, Any]:
             return value
         problem = f"is not an object; {SEND_TEXTS}"
     raise UsageError(f"the body {problem}")
-
-
-def _named_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Else the last one counts, and the description of a label that was given before is lost.
-    found = dict(members)
-    if len(found) < len(members):
-        [(name, times)] = Counter(name for name, _ in members).most_common(1)
-        raise UsageError(f"{name[:100]!r} stands {times} times in one object of the body; give it once")
-    return found
