@@ -1,8 +1,9 @@
 """Scenario `orchestration`: everything that is not a model, with scripted engines that answer at once.
 
 No tagger (it is a model), and names that repeat, so that the embedder has seen nearly all of them before. Rate and CPU
-time are those of the last documents: a run of half the size, which has the same start, is taken off. CPU time says more
-than the rate on a machine that does something else, too; the scripted engines' own part stands apart.
+time are those of a run's middle half, by the times at which its files were committed: at first stages load and batches
+only start, at the end they only finish. CPU time says more than the rate on a machine that does something else, too;
+the scripted engines' own part stands apart.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 import msgspec
 
 from benchmarks import commits, scripted
-from benchmarks.measured import Figure, ratios
+from benchmarks.measured import Figure
 from benchmarks.running import Run
 
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """`timed` sentences are measured `repeats` times, the other sizes once, for their memory.
+    """Numbers of sentences are measured `repeats` times up to `timed`, larger ones once.
 
-    `config` is laid over the job's configuration, to try block sizes and concurrency.
+    Memory is compared with that at `against` sentences. The rate is that at `timed` sentences, several times as many as
+    are in the pipeline at once. `config` is laid over the job's configuration, to try block sizes and concurrency.
     """
 
     sentences: list[int]
@@ -29,49 +31,46 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
     pool: int
     document_sentences: int
     timed: int
+    against: int
     repeats: int
     config: dict[str, Any]
 
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
-    """Sentences a second and what commits cost at `timed` sentences, and peak memory at every size."""
+    """Sentences a second and what commits cost, and peak memory at every number of sentences."""
     names = scripted.names(workload.vocabulary)
     config = workload.config | {
         "demonstrations": {"pool_spans": "gold", "tagger": "none"} | workload.config.get("demonstrations", {})
     }
     index = scripted.build_index(scratch, scripted.write_pool(scratch / "pool.jsonl", workload.pool, names), config)
-
-    def run(sentences: int) -> Run:
+    values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    for sentences in sorted({*workload.sentences, workload.timed}):
         documents = sentences // workload.document_sentences
         file = scratch / f"{sentences}.jsonl"
         corpus = scripted.write_corpus(file, documents, workload.document_sentences, names)
-        return scripted.annotate(scratch, corpus, index, f"out-{sentences}", config)
-
-    rates, with_start, peaks, committing = [], [], [], []
-    cpu: dict[str, list[float]] = defaultdict(list)
-    for repetition in range(workload.repeats):
-        half, whole = run(workload.timed // 2), run(workload.timed)
-        more = whole.content["sentences"] - half.content["sentences"]
-        before = half.watched.cpu_seconds
-        for kind, until_then in sorted(whole.watched.cpu_seconds.items()):
-            seconds = until_then - before.get(kind, 0.0)
-            cpu[kind].append(1000 * seconds / more)
-        rates.append(more / (whole.content["wall_seconds"] - half.content["wall_seconds"]))
-        with_start.append(whole.content["sentences_per_second"])
-        peaks.append(float(whole.watched.peak_bytes))
-        seconds = commits.seconds(whole.output, scratch / f"again-{repetition}")
-        committing.append(seconds / whole.content["wall_seconds"])
-    figures = [
-        Figure("sentences a second", "1/s", tuple(rates), workload.timed),
-        Figure("with the start", "1/s", tuple(with_start), workload.timed),
-        Figure("commits, share of the time", "", tuple(committing), workload.timed),
-        Figure("memory", "GB", tuple(peak / 1e9 for peak in peaks), workload.timed),
-        *(Figure(f"CPU {kind}", "s/1000 sentences", tuple(values), workload.timed) for kind, values in cpu.items()),
-    ]
-    for size in workload.sentences:
-        if size != workload.timed:
-            peak = float(run(size).watched.peak_bytes)
-            figures.append(Figure("memory", "GB", (peak / 1e9,), size))
-            name = f"memory against {workload.timed} sentences"
-            figures.append(Figure(name, "", ratios([peak] * len(peaks), peaks), size))
+        for _ in range(workload.repeats if sentences <= workload.timed else 1):
+            run = scripted.annotate(scratch, corpus, index, f"out-{sentences}", config)
+            values["memory", "GB", sentences].append(run.watched.peak_bytes / 1e9)
+            values["sentences a second, whole run", "1/s", sentences].append(run.content["sentences_per_second"])
+            if sentences >= workload.timed:
+                rate, cpu = _steady(run, workload.document_sentences)
+                values["sentences a second", "1/s", sentences].append(rate)
+                for kind, seconds in sorted(cpu.items()):
+                    values[f"CPU {kind}", "s/1000 sentences", sentences].append(seconds)
+            if sentences == workload.timed:
+                share = commits.seconds(run.output, scratch / "again") / run.content["wall_seconds"]
+                values["commits, share of the time", "", sentences].append(share)
+    figures = [Figure(name, unit, tuple(found), at) for (name, unit, at), found in values.items()]
+    base = next((f.median for f in figures if (f.name, f.at) == ("memory", workload.against)), None)
+    if base is not None:
+        name = f"memory against {workload.against} sentences"
+        compared = [f for f in figures if f.name == "memory" and f.at != workload.against]
+        figures += [Figure(name, "", tuple(value / base for value in f.values), f.at) for f in compared]
     return figures
+
+
+def _steady(run: Run, document_sentences: int) -> tuple[float, dict[str, float]]:
+    """Sentences a second in the middle half, and the seconds of CPU that 1,000 of them took each kind of process."""
+    began, ended, documents = commits.middle_half(run.output)
+    rate = documents * document_sentences / (ended - began)
+    return rate, {kind: 1000 * cores / rate for kind, cores in run.watched.cpu_shares(began, ended).items()}

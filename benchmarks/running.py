@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +30,14 @@ class Watched:
     Attributes:
         memory: bytes that they held together at each look, without what they share.
         seconds: CPU time of each process, by its id.
-        course: at each look, seconds since 1970 and the CPU time of all until then.
+        course: at each look, seconds since 1970 and the CPU time of each process until then, by its id.
         names: what each process is, the last time that it did anything.
     """
 
     memory: list[int] = field(default_factory=lambda: [0])
     seconds: dict[int, float] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
-    course: list[tuple[float, float]] = field(default_factory=list)
+    course: list[tuple[float, dict[int, float]]] = field(default_factory=list)
 
     def look(self, pid: int) -> None:
         """Look at a process and all below it."""
@@ -54,12 +54,18 @@ class Watched:
             if words and "ray::IDLE" not in words[0]:
                 self.names[process.pid] = "driver" if process.pid == pid else kind_of(words[0])
         self.memory.append(held)
-        self.course.append((time.time(), sum(self.seconds.values())))
+        self.course.append((time.time(), dict(self.seconds)))
 
     def cores_busy(self, began: float, ended: float) -> float:
         """Between two times, in seconds since 1970, as the looks nearest to them saw it."""
-        (first, before), (last, after) = (min(self.course, key=lambda look: abs(look[0] - t)) for t in (began, ended))
-        return (after - before) / (last - first)
+        (first, before), (last, after) = self._looks(began, ended)
+        return (sum(after.values()) - sum(before.values())) / (last - first)
+
+    def cpu_shares(self, began: float, ended: float) -> dict[str, float]:
+        """The cores that each kind of process kept busy, between the same two times."""
+        (first, before), (last, after) = self._looks(began, ended)
+        taken = {pid: seconds - before.get(pid, 0.0) for pid, seconds in after.items()}
+        return {kind: seconds / (last - first) for kind, seconds in self._by_kind(taken).items()}
 
     @property
     def peak_bytes(self) -> int:
@@ -69,9 +75,15 @@ class Watched:
     @property
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time by kind of process."""
+        return self._by_kind(self.seconds)
+
+    def _looks(self, *times: float) -> Iterator[tuple[float, dict[int, float]]]:
+        return (min(self.course, key=lambda look: abs(look[0] - moment)) for moment in times)
+
+    def _by_kind(self, seconds: Mapping[int, float]) -> dict[str, float]:
         total: Counter[str] = Counter()
-        for pid, seconds in self.seconds.items():
-            total[self.names.get(pid, "ray")] += seconds
+        for pid, taken in seconds.items():
+            total[self.names.get(pid, "ray")] += taken
         return dict(total)
 
 

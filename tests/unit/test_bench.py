@@ -10,11 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import bench, cluster, running
+from benchmarks import bench, cluster, commits, running
 from benchmarks.measured import Figure, Floor, ratios
 
 FIGURES = [
@@ -82,8 +84,26 @@ def test_cpu_time_is_counted_by_kind() -> None:
 
 
 def test_cores_are_busy_between_the_looks_that_are_nearest_to_two_times() -> None:
-    watched = running.Watched(course=[(10.0, 5.0), (20.0, 6.0), (30.0, 21.0), (40.0, 90.0)])
+    course = [(10.0, {1: 5.0}), (20.0, {1: 5.0, 2: 1.0}), (30.0, {1: 8.0, 2: 6.0, 3: 7.0}), (40.0, {1: 90.0})]
+    watched = running.Watched(course=course, names={1: "driver", 2: "engines", 3: "engines"})
     assert watched.cores_busy(19.0, 31.0) == 1.5
+    assert watched.cpu_shares(19.0, 31.0) == {"driver": 0.3, "engines": 1.2}
+
+
+def test_the_middle_half_of_a_run_is_told_by_its_commits(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    for number, (seconds, rows) in enumerate([(60, 4), (10, 30), (25, 20), (30, 20), (50, 26)]):
+        file = tmp_path / "annotations" / f"{number}.parquet"
+        pq.write_table(pa.table({"doc_id": ["d"] * rows}), file)
+        os.utime(file, (seconds, seconds))
+    assert commits.middle_half(tmp_path) == (10, 30, 40)  # of 100 rows, those after 30 and up to 70
+
+
+def test_one_file_has_no_middle(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    pq.write_table(pa.table({"doc_id": ["d"]}), tmp_path / "annotations" / "0.parquet")
+    with pytest.raises(ValueError, match="1 files, which are too few"):
+        commits.middle_half(tmp_path)
 
 
 def test_memory_is_watched_on_the_driver_and_on_each_node() -> None:
