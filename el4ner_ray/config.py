@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,10 +13,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from el4ner_ray import yaml_files
 from el4ner_ray.core.prompting import LABEL_RULE, is_label
 from el4ner_ray.errors import UsageError
 from el4ner_ray.languages import LANGUAGE_CODE, tagger_for
 from el4ner_ray.machine import has_gpu
+from el4ner_ray.yaml_files import RepeatedYamlKeyError
 
 # With fewer labelled sentences there is too little to learn from, and the paper's rules decide.
 MIN_CALIBRATION_SENTENCES = 100
@@ -332,7 +335,7 @@ def load(
     if profile not in PROFILES:
         raise UsageError(f"profile: there is no {profile!r}; use one of {', '.join(PROFILES)}")
     packaged = resources.files("el4ner_ray.profiles").joinpath(f"{profile}.yaml")
-    merged = _merge(yaml.safe_load(packaged.read_text("utf-8")), given)
+    merged = _merge(yaml_files.load(packaged.read_text("utf-8")), given)
     merged = _merge(merged, overrides or {}) | {"profile": profile}
     if models:
         merged = _choose_models(merged, models)
@@ -367,9 +370,11 @@ def default_profile() -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml_files.load(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}; give the path of a readable YAML file") from None
+    except RepeatedYamlKeyError as error:
+        raise UsageError(f"--config {path}: {error}; take one of them out") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
@@ -407,7 +412,22 @@ def _first_problem(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "there is no such field; see the configuration reference for the names"
+    if problem["type"] == "string_type":
+        message = _no_string(problem["input"], problem["loc"]) or message
     return f"{field}: {message}" if field else message
+
+
+def _no_string(value: object, place: tuple[int | str, ...]) -> str | None:
+    """What to tell where a value stands for a string that YAML does not read as one; None for lists and mappings."""
+    if value is None:
+        of_label = place[0] == "labels" and len(place) > 1
+        return 'has no description; write one, or "" for none' if of_label else "has no value; give one or leave it out"
+    if isinstance(value, bool):
+        taken = "yes, on and true" if value else "no, off and false"
+        return f"is a boolean, as which YAML reads {taken}; write it in quotes"
+    if isinstance(value, int | float):
+        return "is a number, not a string; write it in quotes"
+    return "is a date, not a string; write it in quotes" if isinstance(value, date) else None
 
 
 # What changes nothing in the annotations may change between a run and its resumption.

@@ -236,6 +236,23 @@ def written(tmp_path: Path, text: str) -> Path:
         ("demonstrations: {weights: {PROPN: .inf, NOUN: 1, PRON: 1, other: 0}}", "demonstrations.weights.PROPN: "),
         (model("cpus: .nan"), "models.0.cpus: "),
         (model("engine: {rope: {factor: [.inf]}}"), "models.0.engine: holds .inf or .nan"),
+        ("labels:\n  person: a\n  place: b\n  person: c", "job.yaml: line 4: the key 'person' stands in this mapping"),
+        (
+            "limits: {retries: 1}\nlimits: {retries: 2}",
+            "line 2: the key 'limits' stands in this mapping already, in line 1",
+        ),
+        ("demonstrations: {k: 3, k: 5}", "line 1: the key 'k' stands"),
+        (model("engine: {&a k: 3, *a : 5}"), "line 1: the key 'k' stands"),
+        ("revision: 2024-13-01", "not YAML: month must be in 1..12"),
+        # YAML 1.1 reads words as what they were not meant to be.
+        ("language: no", "language: is a boolean, as which YAML reads no, off and false; write it in quotes"),
+        ("language: on", "language: is a boolean, as which YAML reads yes, on and true; write it in quotes"),
+        ("language:", "language: has no value; give one or leave it out"),
+        (model("revision: 1234567"), "models.0.revision: is a number, not a string; write it in quotes"),
+        (model("revision: 2024-03-01"), "models.0.revision: is a date, not a string; write it in quotes"),
+        ("labels: {person: }", 'labels.person: has no description; write one, or "" for none'),
+        ("labels: {person: no}", "labels.person: is a boolean"),
+        ("labels: {person: [a]}", "labels.person: Input should be a valid string"),
     ],
 )
 def test_a_wrong_field_is_named_in_one_line(tmp_path: Path, text: str, telling: str) -> None:
@@ -243,6 +260,35 @@ def test_a_wrong_field_is_named_in_one_line(tmp_path: Path, text: str, telling: 
         load(written(tmp_path, text))
     assert telling in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_names_of_labels_are_the_words_that_stand_there(tmp_path: Path) -> None:
+    """To YAML 1.1, some are booleans and numbers."""
+    config = load(
+        written(tmp_path, 'labels: {no: Norway, on: "", 2024: years, 1.0: versions, null: "", yes: &a b, y: *a}')
+    )
+    assert config.labels == {
+        "no": "Norway",
+        "on": "",
+        "2024": "years",
+        "1.0": "versions",
+        "null": "",
+        "yes": "b",
+        "y": "b",
+    }
+
+
+def test_a_mapping_may_override_what_it_merges(tmp_path: Path) -> None:
+    text = """
+      verifier: a
+      models:
+        - &a {name: a, source: x, gpus: 1}
+        - &b {<<: *a, name: b, gpus: 0.5}
+        - {<<: [*b, *a], name: c}
+    """
+    assert [(m.name, m.source, m.gpus) for m in load(written(tmp_path, text)).models] == [
+        ("a", "x", 1.0), ("b", "x", 0.5), ("c", "x", 0.5)
+    ]  # fmt: skip
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
