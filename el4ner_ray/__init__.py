@@ -1,7 +1,7 @@
 """Named entities for document archives: the EL4NER ensemble of small LLMs as a distributed batch job on Ray.
 
-From Python: `Ensemble` for texts at hand, `annotate` for a `ray.data.Dataset`, `JobConfig` for how. They are imported
-when they are first used, since vLLM imports this package in each of its processes.
+From Python: `Ensemble` for texts at hand, `annotate` for a `ray.data.Dataset`, `JobConfig` for how, `read_annotations`
+for what a run wrote. They are imported when they are first used, since vLLM imports this package in each of its processes.
 """
 
 from importlib import import_module
@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from el4ner_ray.config import JobConfig
     from el4ner_ray.dataset import annotate
     from el4ner_ray.ensemble import Ensemble
+    from el4ner_ray.results import read_annotations
 
-__all__ = ["Ensemble", "JobConfig", "annotate"]
+__all__ = ["Ensemble", "JobConfig", "annotate", "read_annotations"]
 
-_HOMES = {"Ensemble": "ensemble", "JobConfig": "config", "annotate": "dataset"}
+_HOMES = {"Ensemble": "ensemble", "JobConfig": "config", "annotate": "dataset", "read_annotations": "results"}
 
 
 def __getattr__(name: str) -> Any:
