@@ -18,6 +18,8 @@ from el4ner_ray.parts import batches_of, table_of_parts
 from el4ner_ray.schema import RESERVED_COLUMNS
 from el4ner_ray.source import block_bytes, pad
 
+_NO_UTF8 = object()
+
 
 def annotate(
     dataset: Dataset,
@@ -42,7 +44,7 @@ def annotate(
         One row a document, several for one longer than `limits.part_characters`, with the columns of the Parquet output
         (`doc_id`, `part`, `text_start`, `text`, `status`, `entities`, `dropped`, `error`; see docs/output.md) and the
         input's other columns, the id's included, untouched. One whose name the output needs becomes `input_NAME`. A row
-        whose text or id is null has the status `failed` and says so in `error`.
+        whose text or id is null or not UTF-8 has the status `failed` and says so in `error`.
 
     Raises:
         UsageError: a column is not there or does not hold strings, or the pool is not what it should be.
@@ -92,10 +94,10 @@ def annotate(
 
 def _parts(table: pa.Table, text_column: str, id_column: str, limits: Limits) -> Iterator[pa.Table]:
     """Documents as blocks of rows for the stages."""
-    texts = table.column(text_column).to_pylist()
-    ids = table.column(id_column).to_pylist()
+    texts = _values(table.column(text_column))
+    ids = _values(table.column(id_column))
     errors = [_problem(text, text_column, id_, id_column) for text, id_ in zip(texts, ids, strict=True)]
-    told = ["" if id_ is None else str(id_) for id_ in ids]
+    told = ["" if id_ is None or id_ is _NO_UTF8 else str(id_) for id_ in ids]
     extra = table.drop_columns([text_column])
     names = output_names(extra.column_names)
     readable = ("" if error else text for text, error in zip(texts, errors, strict=True))
@@ -120,7 +122,25 @@ def _first_batch(ids: Sequence[str]) -> int:
     return int.from_bytes(hashlib.blake2b(ids[0].encode("utf-8", "replace"), digest_size=7).digest()) if ids else 0
 
 
+def _values(column: pa.ChunkedArray) -> list[object]:
+    """The column's values, _NO_UTF8 where a string is none: Arrow promises UTF-8, but not every writer checks."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_value(cell) for cell in column]
+
+
+def _value(cell: pa.Scalar) -> object:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return _NO_UTF8
+
+
 def _problem(text: object, text_column: str, id_: object, id_column: str) -> str | None:
+    for column, value in ((text_column, text), (id_column, id_)):
+        if value is _NO_UTF8:
+            return f"column {column!r}: not UTF-8"
     if not isinstance(text, str):
         return f"column {text_column!r} holds {readers.a(text)}, not a string"
     return f"column {id_column!r} holds no id" if id_ is None or id_ == "" else None

@@ -75,3 +75,16 @@ def test_rows_of_a_data_set_travel_within_the_same_bounds() -> None:
     assert blocks[-1].column("text_start").to_pylist() == [800, 900, 0, 0, 100]
     [first, *others] = [number for block in blocks for number in set(block.column(BATCH).to_pylist())]
     assert others == [first + 1, first + 2]
+
+
+def test_a_text_of_a_data_set_that_is_not_utf8_fails_alone() -> None:
+    """Arrow does not check what a writer calls a string, and one had ended the whole plan."""
+    offsets = pa.array([0, 2, 4, 5], pa.int32()).buffers()[1]
+    broken = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"ab\xff\xfec")])
+    whole = pa.array(["7", "8", "9"])
+    for columns in ({"id": whole, "text": broken}, {"id": broken, "text": whole}):
+        [block] = dataset._parts(pa.table(columns), "text", "id", Limits())
+        name = "text" if columns["text"] is broken else "id"
+        assert block.column("error").to_pylist() == [None, f"column '{name}': not UTF-8", None]
+        assert block.column("doc_id").to_pylist() == (["7", "8", "9"] if name == "text" else ["ab", "", "c"])
+        assert block.column("text").to_pylist() == (["ab", "", "c"] if name == "text" else ["7", "", "9"])
