@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from el4ner_ray.engines.bundled import resolve
 from el4ner_ray.errors import FatalError
 from el4ner_ray.languages import NO_TAGGER
 from el4ner_ray.schema import Span
+
+logger = logging.getLogger(__name__)
 
 # Surfaces repeat a lot in an archive; 100,000 vectors of 384 numbers are 150 MB.
 _CACHED_VECTORS = 100_000
@@ -50,7 +53,8 @@ class Tagger:
 
     def __init__(self, source: str, weights: Mapping[str, float]) -> None:
         """Load the pipeline, `none` loads nothing; raises FatalError when that fails."""
-        self._weights = weights
+        self._source, self._weights = source, weights
+        self._told = False
         self._nlp: Any = None
         if source != NO_TAGGER:
             import spacy
@@ -70,6 +74,17 @@ class Tagger:
         # Else every new word stays in spaCy's tables for ever.
         with self._nlp.memory_zone():
             for number, doc in zip(asked, self._nlp.pipe(sentences[number] for number in asked), strict=True):
+                self._tell_without_heads(doc)
                 heads = [doc.char_span(s.start, s.end, alignment_mode="expand").root.pos_ for s in spans[number]]
                 result[number] = np.array([self._weights.get(pos, self._weights["other"]) for pos in heads], np.float32)
         return result
+
+    def _tell_without_heads(self, doc: Any) -> None:
+        """Once: without a parse, spaCy takes the first word for the head, "Stadt" of "Stadt Köln"."""
+        if not self._told and not doc.has_annotation("DEP"):
+            self._told = True
+            logger.warning(
+                "demonstrations.tagger: %s has no parser, so the first word of each span stands for its head; name a "
+                "pipeline with a parser, or `none` for equal weights",
+                self._source,
+            )

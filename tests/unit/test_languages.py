@@ -146,6 +146,21 @@ def test_the_chosen_tagger_weighs(install: Install) -> None:
     assert weights.tolist() == [4]
 
 
+def test_a_pipeline_without_a_parser_is_told_once(install: Install, caplog: pytest.LogCaptureFixture) -> None:
+    """SpaCy takes the first word of a span for its head then, and nobody knew."""
+    install("xx_pos_all_sm", pos="PROPN")
+    tagger = Tagger("xx_pos_all_sm", WEIGHTS)
+    for _ in range(2):
+        tagger.weights(["In der Stadt Köln."], [[Span(7, 17)]])
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "demonstrations.tagger: xx_pos_all_sm has no parser, so the first word of each span stands for its head"
+    ]
+    parsed = Tagger("bundled:en_core_web_sm", WEIGHTS)
+    assert parsed.weights(["The old city Cologne."], [[Span(4, 20)]])[0].tolist() == [4]
+    parsed.weights(["Cologne"], [[Span(0, 7)]])
+    assert len(caplog.records) == 1
+
+
 def test_words_that_were_never_seen_leave_nothing_behind(install: Install) -> None:
     """SpaCy keeps every word that it reads, for ever, outside a memory zone."""
     install("xx_pos_all_sm", pos="PROPN")
