@@ -37,6 +37,8 @@ _FIRST_READ = regex.compile(rf"[^[{_IGNORED}--[\u200b\u3164\uffa0]]]", regex.V1)
 _LAST_READ = regex.compile(_FIRST_READ.pattern, regex.V1 | regex.REVERSE)
 _QUOTES = str.maketrans("‘’‚‛“”„‟«»`´′″", "''''" + '""""""' + "''" + "'" + '"')
 _DASHES = regex.compile(r"\p{Dash}")
+# A numbered item may be a list: "1. Anna, Oslo". Answers are hostile, and may nest without end.
+_LEVELS = 2
 
 
 # The models mostly name the same surfaces of a sentence, one after another.
@@ -69,18 +71,23 @@ def locate(sentence: str, surface: str) -> tuple[Span, ...]:
 def align(sentence: str, surfaces: Iterable[str]) -> tuple[list[Span], list[str]]:
     """The distinct spans of all mentions of all surfaces, sorted, and the surfaces that are not in the sentence.
 
-    A surface that is not there as a whole counts as a list of surfaces, where it can be one.
+    A surface that is not there as a whole counts as a list of surfaces, or without its number, where it can.
     """
     spans: set[Span] = set()
     missing: list[str] = []
     for surface in surfaces:
-        mentions = locate(sentence, surface) or tuple(
-            mention for piece in pieces(surface) for mention in locate(sentence, piece)
-        )
+        mentions = _mentions(sentence, surface, _LEVELS)
         spans.update(mentions)
         if not mentions:
             missing.append(surface)
     return sorted(spans), missing
+
+
+def _mentions(sentence: str, surface: str, levels: int) -> tuple[Span, ...]:
+    found = locate(sentence, surface)
+    if found or not levels:
+        return found
+    return tuple(mention for piece in pieces(surface) for mention in _mentions(sentence, piece, levels - 1))
 
 
 class _Reading(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import regex
 
@@ -10,7 +12,9 @@ from el4ner_ray.core.prompting import NO_ENTITY, SEPARATOR
 
 _WRAPPERS = "\"'`*“”‘’«»"
 _MAX_SURFACES = 64
-_BULLET = regex.compile(r"^\s*(?:[-•–]+|\*+(?=\s|$)|\d+[.)])?\s*")
+_BULLET = regex.compile(r"^\s*(?:[-•–]+|\*+(?=\s|$))?\s*")
+_NUMBER = regex.compile(r"^\s*(\d{1,3})[.)](?!\d)\s*")
+_MARK = regex.compile(rf"(?<!\w)[{_WRAPPERS}]|[{_WRAPPERS}](?!\w)")  # no apostrophe within a word
 _ENUMERATION = regex.compile(r"[,;:،、，；：]\s*|\s-\s")
 
 
@@ -46,7 +50,7 @@ def parse_extraction(answer: str, finished: bool = True) -> Extraction:
         return Extraction((), "repeats the prompt")
     surfaces = list(dict.fromkeys(filter(None, map(_unwrapped, items))))
     # "none" beside names is a name's list gone wrong; the names still count.
-    names = [surface for surface in surfaces if surface.casefold() != NO_ENTITY]
+    names = [surface for surface in surfaces if _NUMBER.sub("", surface).casefold() != NO_ENTITY]
     if surfaces and not names:
         return Extraction((), problem)
     if len(names) > _MAX_SURFACES:
@@ -57,8 +61,14 @@ def parse_extraction(answer: str, finished: bool = True) -> Extraction:
 
 
 def parse_list(answer: str, finished: bool = True) -> Extraction:
-    """Surfaces from a list, one a line, with or without a bullet or number; otherwise as `parse_extraction`."""
-    lines = [_BULLET.sub("", line) for line in answer.splitlines()]
+    """Surfaces from a list, one a line, with or without a bullet; otherwise as `parse_extraction`.
+
+    Numbers go where lines are numbered 1, 2, 3. Others may belong to names: "3. Oktober 1990", "1. FC Köln".
+    """
+    lines = answer.splitlines()
+    if _are_numbered(lines):
+        lines = [_NUMBER.sub("", line) for line in lines]
+    lines = [_BULLET.sub("", line) for line in lines]
     extraction = parse_extraction(SEPARATOR.join(filter(None, lines)), finished)
     if not finished and extraction.surfaces:
         # Small models fill the whole length with repetitions; the cut costs nothing then.
@@ -66,17 +76,37 @@ def parse_list(answer: str, finished: bool = True) -> Extraction:
     return extraction
 
 
+def _are_numbered(lines: Sequence[str]) -> bool:
+    """Whether the numbers before lines count up from 1, as far as 2 at least; small models begin again."""
+    numbers = [int(found[1]) for found in map(_NUMBER.match, lines) if found]
+    in_order = all(number in (1, before + 1) for before, number in pairwise([0, *numbers]))
+    return in_order and max(numbers, default=0) > 1
+
+
 def pieces(surface: str) -> tuple[str, ...]:
-    """What a surface may be a list of, for one that is not in the sentence as a whole: "Anna, Oslo"."""
+    """What a surface may hold, for one that is not in the sentence as a whole.
+
+    The items of a list: "Anna, Oslo". The item after its number: "2. Oslo".
+    """
+    if number := _NUMBER.match(surface):
+        return tuple(filter(None, [_unwrapped(surface[number.end() :])]))
     found = tuple(piece for piece in map(str.strip, _ENUMERATION.split(surface)) if piece)
     return found if len(found) > 1 else ()
 
 
 def _unwrapped(item: str) -> str:
-    """An item without quotes or emphasis around it; they stay when only one side has them."""
-    while len(item) > 1 and item[0] in _WRAPPERS and item[-1] in _WRAPPERS:
+    """An item without quotes or emphasis around it; they stay when only one side has them, or each around a part."""
+    while len(item) > 1 and item[0] in _WRAPPERS and item[-1] in _WRAPPERS and not _ends_inside(item):
         item = item[1:-1].strip()
     return item
+
+
+def _ends_inside(item: str) -> bool:
+    """Whether what opens the item is closed before its end, as in `"Anna" and "Bob"`, not in `"Ana "Nita" Silva"`."""
+    marks = item[0] + item[-1]
+    inside = item[1:-1].strip(_WRAPPERS)
+    first = next((found for found in _MARK.finditer(inside) if found[0] in marks), None)
+    return first is not None and not inside[first.start() - 1].isspace() and not inside[first.end()].isalnum()
 
 
 def parse_choice(answer: str, choices: tuple[str, ...]) -> str | None:

@@ -115,6 +115,14 @@ def test_a_list_in_one_surface_is_taken_apart_only_where_the_whole_is_not_there(
     assert align(sentence, ["Rome, Paris, Oslo"]) == ([Span(5, 10), Span(15, 19)], [])
 
 
+def test_a_number_before_a_surface_is_its_own_where_it_stands_in_the_sentence() -> None:
+    sentence = "Am 3. Oktober spielte der 1. FC Köln in Bonn"
+    assert align(sentence, ["3. Oktober", "1. FC Köln"]) == ([Span(3, 13), Span(26, 36)], [])
+    assert align(sentence, ["2. Bonn"]) == ([Span(40, 44)], [])
+    assert align(sentence, ["4. Bonn, FC Köln"]) == ([Span(29, 36), Span(40, 44)], [])
+    assert align(sentence, ["1. " * 5000 + "Bonn"])[0] == []
+
+
 _LETTERS = st.text(
     st.sampled_from("aé e\u0301🇩🇪🇺👩\u200d👍🏽한하\u1112\u1161\u11ab\u11a8パハ\u309aﾊﾟทำ\r\n"), max_size=30
 )

@@ -13,6 +13,11 @@ CASES = [
     ("Ana | Ana | Paris", True, ("Ana", "Paris"), False),
     ('"Ana" | `Paris` | “Rome”', True, ("Ana", "Paris", "Rome"), False),
     ('the "Big" one', True, ('the "Big" one',), False),
+    ('"Anna" and "Bob"', True, ('"Anna" and "Bob"',), False),
+    ("“Anna” and “Bob” | **Ana** und **Bo**", True, ("“Anna” and “Bob”", "**Ana** und **Bo**"), False),
+    ('"Ana "Nita" Silva" | "O\'Hara\'s" | \'Ana\'s\'', True, ('Ana "Nita" Silva', "O'Hara's", "Ana's"), False),
+    ('**“Ana”** | "**" | \'"Ana"\' | **A** | ""', True, ("Ana", "A"), False),
+    ("1. none", True, (), False),
     ("none", True, (), False),
     ("None", True, (), False),
     ("None | none | NONE", True, (), False),
@@ -83,6 +88,17 @@ def test_a_label_outside_the_set_is_an_abstention(answer: str, choice: str | Non
         ("2024\n- Saint-Denis", True, ("2024", "Saint-Denis")),
         ("", True, ()),
         ("-\n-\n-", True, ()),
+        # The prompt ends in the first bullet: a number that follows may belong to the name.
+        (" 3. Oktober 1990\n- 1. FC Köln", True, ("3. Oktober 1990", "1. FC Köln")),
+        (" 1. FC Köln | 2. Bundesliga", True, ("1. FC Köln", "2. Bundesliga")),
+        ("1. FC Köln\n- Bayern\n1. FC Nürnberg", True, ("1. FC Köln", "Bayern", "1. FC Nürnberg")),
+        ("17. listopadu 1989\n18. listopadu", True, ("17. listopadu 1989", "18. listopadu")),
+        ("3.10.1990\n1.5 million\n2.5 million", True, ("3.10.1990", "1.5 million", "2.5 million")),
+        ("1. Anna\n2. Oslo", True, ("Anna", "Oslo")),
+        ("1.Anna\n2.Oslo\n3.", True, ("Anna", "Oslo")),
+        ("1. Anna\n2. Oslo\n1. Anna\n2. Oslo\n1. An", False, ("Anna", "Oslo")),
+        ("Names:\n1) - Anna\n2) - Oslo", True, ("Names:", "Anna", "Oslo")),
+        ("1. None", True, ()),
         ("**Ana**\n* **Paris**\n*Rome*\n*\n", True, ("Ana", "Paris", "Rome")),
     ],
 )
@@ -98,9 +114,19 @@ def test_parse_list(answer: str, finished: bool, surfaces: tuple[str, ...]) -> N
         ("王小明、北京", ("王小明", "北京")),
         ("Ana - Paris", ("Ana", "Paris")),
         ("Saint-Denis", ()),
+        ("1. Anna", ("Anna",)),
+        ('1. "Anna"', ("Anna",)),
+        ("2) Anna, Oslo", ("Anna, Oslo",)),
+        ("3.10.1990", ()),
+        ("1.", ()),
         (",", ()),
         ("", ()),
     ],
 )
 def test_pieces(surface: str, found: tuple[str, ...]) -> None:
     assert pieces(surface) == found
+
+
+@given(st.lists(st.sampled_from([*"\"'`*“”«» ", "Ana", "Bo", "and"])).map("".join))
+def test_quotes_in_any_order_are_taken_off_or_kept(answer: str) -> None:
+    assert all(surface in answer for surface in parse_extraction(answer).surfaces)
