@@ -1,7 +1,8 @@
 """Named entities for document archives: the EL4NER ensemble of small LLMs as a distributed batch job on Ray.
 
 From Python: `Ensemble` for texts at hand, `annotate` for a `ray.data.Dataset`, `JobConfig` for how, `read_annotations`
-for what a run wrote. They are imported when they are first used, since vLLM imports this package in each of its processes.
+for what a run wrote. They are imported when they are first used, since vLLM imports this package in each of its
+processes.
 """
 
 from importlib import import_module

@@ -100,7 +100,7 @@ def _parts(table: pa.Table, text_column: str, id_column: str, limits: Limits) ->
     told = ["" if id_ is None or id_ is _NO_UTF8 else str(id_) for id_ in ids]
     extra = table.drop_columns([text_column])
     names = output_names(extra.column_names)
-    readable = ("" if error else text for text, error in zip(texts, errors, strict=True))
+    readable = ("" if error else str(text) for text, error in zip(texts, errors, strict=True))
     for batch, parts in enumerate(batches_of(readable, limits), _first_batch(told)):
         numbers, of_document, starts, of_parts = zip(*parts, strict=True)
         rows = table_of_parts(
