@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from el4ner_ray import yaml_files
 from el4ner_ray.core.prompting import LABEL_RULE, is_label
 from el4ner_ray.errors import UsageError
-from el4ner_ray.languages import LANGUAGE_CODE, tagger_for
+from el4ner_ray.languages import LANGUAGE_CODE, known, tagger_for
 from el4ner_ray.machine import has_gpu
 from el4ner_ray.yaml_files import RepeatedYamlKeyError
 
@@ -269,7 +269,8 @@ class JobConfig(_Section):
     language: str = Field(
         "en",
         pattern=LANGUAGE_CODE,
-        description="ISO 639 code of the texts' language: where sentences end, and which tagger weights spans.",
+        description="ISO 639 code of the texts' language: where sentences end, and which tagger weights spans. One of "
+        "three letters becomes that of two.",
     )
     text_column: str = Field("text", description="Input column with the text.")
     id_column: str | None = Field(None, description="Input column with a unique id. Default: `id` where there is one.")
@@ -277,6 +278,11 @@ class JobConfig(_Section):
     calibration: Calibration = Field(default_factory=Calibration)
     limits: Limits = Field(default_factory=Limits)
     fake: FakeEngine = Field(default_factory=FakeEngine)
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, language: str) -> str:
+        return known(language)
 
     @model_validator(mode="after")
     def _names_agree(self) -> JobConfig:

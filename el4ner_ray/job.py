@@ -29,7 +29,7 @@ from el4ner_ray.engines import bundled, serving
 from el4ner_ray.engines.applications import Starting
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
-from el4ner_ray.languages import NO_TAGGER
+from el4ner_ray.languages import NO_TAGGER, cut_as_english, has_rules
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.placement import cards_needed
 from el4ner_ray.pool import Pool, build, open_pool
@@ -326,6 +326,8 @@ def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[
 
     Models on GPUs may load for longer than a run may stand still: they come from the Hub, or with a new node.
     """
+    if config.segmenter == "sentencex" and not has_rules(config.language):
+        say(cut_as_english(config.language))
     if config.demonstrations.tagger == NO_TAGGER:
         say(
             f"language {config.language}: no tagger, so all spans of a sentence weigh the same when demonstrations are "

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from el4ner_ray.export.shared import Export, Names, Tokenizer, flat, overlap_note, replacing
+from el4ner_ray.languages import cut_as_english, has_rules
 from el4ner_ray.results import AnnotatedEntity
 from el4ner_ray.schema import Span
 from el4ner_ray.sentences import sentence_spans
@@ -39,7 +40,8 @@ def write(export: Export) -> list[str]:
                     written += tag == "B"
                 file.write("\n")
     blank = [f"entities of white space only, left out: {kept - written}"] if kept > written else []
-    return overlap_note(total - kept, total, "left out") + blank + names.notes()
+    english = [] if has_rules(export.language) else [cut_as_english(export.language)]
+    return english + overlap_note(total - kept, total, "left out") + blank + names.notes()
 
 
 def tagged_sentences(

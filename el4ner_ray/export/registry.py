@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from el4ner_ray.errors import UsageError
 from el4ner_ray.export import brat, conll, jsonl, label_studio, spacy_docbin, web_annotation
 from el4ner_ray.export.shared import Export, Format
-from el4ner_ray.languages import LANGUAGE_CODE
+from el4ner_ray.languages import known
 from el4ner_ray.results import AnnotatedDocument, read_account, read_annotations, unfinished
 
 FORMATS: dict[str, Format] = {
@@ -63,9 +62,8 @@ def export_run(
         raise UsageError(f"--output {output}: must be a local path; export to one, then copy what is there")
     if not Path(output).name:
         raise UsageError(f"--output {output!r}: names no file or folder; give one to write")
-    if language is not None and not re.fullmatch(LANGUAGE_CODE, language):
-        mend = "give an ISO 639 code (en, de, ...), or leave it out to use the run's language"
-        raise UsageError(f"--language {language!r}: is no code of a language; {mend}")
+    if language is not None:
+        language = _known_language(language)
     counts: Counter[str] = Counter()
     # Asked before anything is read: a run that finishes meanwhile was read in part.
     account = read_account(directory)
@@ -80,6 +78,13 @@ def export_run(
     }
     counted = [f"{what}: {counts[key]}" for key, what in told.items() if counts[key]]
     return Summary(counts["documents"], counts["entities"], (*((state,) if state else ()), *counted, *notes))
+
+
+def _known_language(code: str) -> str:
+    try:
+        return known(code)
+    except ValueError as error:
+        raise UsageError(f"--language: {error}; or leave it out to use the run's language") from None
 
 
 def _selected(

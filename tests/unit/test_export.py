@@ -615,8 +615,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (["--format", "jsonl", "-o", ""], ["--output ''", "names no file"]),
         (["--format", "brat", "-o", "."], ["--output '.'", "names no file"]),
         (["--format", "jsonl", "-o", "there"], ["--output there", "--overwrite"]),
-        (["--format", "conll", "-o", "out", "--language", "English"], ["--language 'English'", "ISO 639", "leave it"]),
-        (["--format", "conll", "-o", "out", "--language", ""], ["--language ''", "ISO 639", "leave it out"]),
+        (["--format", "conll", "-o", "out", "--language", "English"], ["--language: 'English'", "ISO 639", "leave it"]),
+        (["--format", "conll", "-o", "out", "--language", ""], ["--language: ''", "ISO 639", "leave it out"]),
+        (["--format", "conll", "-o", "out", "--language", "xx"], ["--language: 'xx'", "ISO 639", "leave it out"]),
     ],
 )
 def test_wrong_use_is_one_line(
@@ -639,13 +640,16 @@ def test_wrong_use_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-@pytest.mark.parametrize(("language", "sentences"), [(None, 2), ("de", 2), ("en", 3)])
+@pytest.mark.parametrize(
+    ("language", "sentences"), [(None, 2), ("de", 2), ("deu", 2), ("ger", 2), ("en", 3), ("sv", 3)]
+)
 def test_sentences_end_as_in_the_language_of_the_run(tmp_path: Path, language: str | None, sentences: int) -> None:
     directory = write_run(tmp_path, [row("1", "Er kam bzw. Anna kam. Sie blieb.")])
     config = {"models": [], "language": "de"}
     (tmp_path / "run.json").write_text(json.dumps({"status": "finished", "config": config}))
     out = tmp_path / "out.conll"
-    export_run(directory, "conll", str(out), min_score=0, overwrite=False, language=language)
+    told = export_run(directory, "conll", str(out), min_score=0, overwrite=False, language=language).notes
+    assert any("language sv: sentencex has no rules" in note for note in told) == (language == "sv")
     assert out.read_text().rstrip().count("\n\n") == sentences
 
 

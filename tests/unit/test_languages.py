@@ -17,7 +17,8 @@ from el4ner_ray.core.alignment import align
 from el4ner_ray.core.prompting import LabelledSentence, Prompts, running_text
 from el4ner_ray.core.similarity import PoolSpans, span_similarities
 from el4ner_ray.errors import UsageError
-from el4ner_ray.languages import tagger_for
+from el4ner_ray.iso_639 import OF_TWO_LETTERS
+from el4ner_ray.languages import has_rules, tagger_for
 from el4ner_ray.parts import table_of_parts
 from el4ner_ray.schema import SENTENCES, Span
 from el4ner_ray.stages.segment import Segment
@@ -170,7 +171,40 @@ def test_words_that_were_never_seen_leave_nothing_behind(install: Install) -> No
     assert len(tagger._nlp.vocab.strings) == before
 
 
-@pytest.mark.parametrize("language", ["german", "DE", "de_DE", ""])
+# What sentencex 1.0.32 was found to cut otherwise than English, in texts of all abbreviations of up to three letters.
+RULES = (
+    "ab am an ar av ay ba bm bn bg ca ce cs cv co da de el en es fi fr gl gn gu ht hi hy it ja kl kn kk kv li ln lb ml "
+    "mr mg my nl oc os pa pl pt qu rm ru sg sa sk ty ta tt te uk wa wo"
+)
+
+
+def test_languages_that_sentencex_has_rules_for() -> None:
+    assert {code for code in OF_TWO_LETTERS if has_rules(code)} == set(RULES.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ("de", "de"),
+        ("deu", "de"),
+        ("ger", "de"),
+        ("fra", "fr"),
+        ("eng", "en"),
+        ("lat", "la"),
+        ("nds", "nds"),
+        ("sv", "sv"),
+    ],
+)
+def test_codes_of_three_letters_are_the_same_languages(given: str, code: str) -> None:
+    """To sentencex they were all English."""
+    assert load(profile="fake", overrides={"language": given}).language == code
+    text = "Am 3. Oktober kam Dr. Weiß bzw. Prof. Klein an der Ecke Str. Nr. 5 an."
+    assert len(sentences(given, text)) == len(sentences(code, text))
+    assert (sentences(given, text) == [text]) == (code in ("de", "nds"))
+
+
+@pytest.mark.parametrize("language", ["xx", "zzz", "grc", "german", "DE", "de_DE", ""])
 def test_what_is_no_language_code_is_refused(language: str) -> None:
-    with pytest.raises(UsageError, match="language"):
+    with pytest.raises(UsageError, match="language: ") as caught:
         load(profile="fake", overrides={"language": language})
+    assert ("two letters" in str(caught.value)) == (language in ("xx", "zzz", "grc"))
