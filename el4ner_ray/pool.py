@@ -14,6 +14,7 @@ import ray
 
 from el4ner_ray import pipeline
 from el4ner_ray.config import JobConfig
+from el4ner_ray.context import overlong
 from el4ner_ray.core.prompting import LABEL_RULE, Prompts, is_label
 from el4ner_ray.demonstrations import FORMAT, check_whole, read_metadata, write_index
 from el4ner_ray.engines import bundled
@@ -68,6 +69,8 @@ def open_pool(config: JobConfig, source: str | Rows, index: str | None = None) -
         texts = read_labelled(source, "pool")
         labels = config.labels or labels_of(texts)
         check_against(texts, labels, source)
+        if told := overlong(texts, config, labels):
+            logger.warning("%s, %s", name_of(source, "pool"), told)
         built_from = origin(config, texts, labels)
         index = index or str(bundled.cache_dir() / "indexes" / _hash(built_from)[:16])
         folder = Path(index)

@@ -74,6 +74,33 @@ def test_an_index_of_another_format_is_built_again_where_it_is_the_jobs_own(tmp_
         open_pool(config, source, str(index))
 
 
+@pytest.mark.parametrize(
+    ("characters", "k", "context", "warned"),
+    [(8_000, 5, 4_096, True), (8_000, 1, 4_096, False), (200, 5, 4_096, False), (8_000, 5, 32_768, False),
+     (8_000, 5, None, False)],
+)  # fmt: skip
+def test_a_pool_of_documents_that_no_prompt_can_hold_is_told_before_models_load(
+    characters: int, k: int, context: int | None, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every document became an error row, or the index ended in an error after models had loaded."""
+    config = load(profile="fake", overrides={"demonstrations": {"k": k, "pool_spans": "gold"}})
+    first, *others = config.models
+    engine = {} if context is None else {"max_model_len": context}
+    config = config.model_copy(update={"models": (first.model_copy(update={"engine": engine}), *others)})
+    rows = [
+        {"id": f"d{n}", "text": "Ana " * (characters // 4 + n), "entities": [{"start": 0, "end": 3, "type": "person"}]}
+        for n in range(8)
+    ]
+    open_pool(config, rows)
+    told = [record.getMessage() for record in caplog.records if "max_model_len" in record.getMessage()]
+    assert bool(told) == warned
+    if warned:
+        assert told[0].startswith(
+            "pool, id 'd7' has 8,028 characters, and a prompt that shows the 5 longest texts needs "
+        )
+        assert "engine.max_model_len is 4,096" in told[0]
+
+
 def test_an_index_with_a_type_that_no_prompt_can_hold_is_refused(tmp_path: Path) -> None:
     config = load(profile="fake", overrides={"demonstrations": {"k": 1, "pool_spans": "gold"}})
     built_from = origin(config, POOL, LABELS) | {"types": ["<eos>"]}
