@@ -31,8 +31,8 @@ def overlong(texts: Sequence[LabelledText], config: JobConfig, labels: Mapping[s
     first = longest[0]
     return (
         f"id {first.id!r} has {len(first.text):,} characters, and a prompt that shows the {len(longest)} longest texts "
-        f"needs about {needed:,} tokens of model {model}, whose engine.max_model_len is {said[model]:,}; sentences with "
-        "a longer prompt fail, so cut the pool's texts into sentences, lower demonstrations.k or raise max_model_len"
+        f"needs about {needed:,} tokens of model {model}, whose engine.max_model_len is {said[model]:,}; sentences "
+        "of longer prompts fail, so cut the pool's texts into sentences, lower demonstrations.k or raise max_model_len"
     )
 
 
