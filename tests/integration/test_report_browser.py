@@ -187,6 +187,23 @@ def test_filters(browser: Browser, small: Path) -> None:
     assert found(browser) == "0 of 45 texts"
 
 
+def test_search_finds_accents_however_they_are_written(browser: Browser, tmp_path: Path) -> None:
+    one, two = "Caf\u00e9 Zo\u00eb", "Cafe\u0301 Zoe\u0308 \u0130"
+    rows = [document("one", one), document("two", two), document("none", "Cafe Zoe"), document("e\u0301", "")]
+    write_run(tmp_path / "run", rows)
+    write_report(str(tmp_path / "run"), tmp_path / "report.html")
+    browser.open(tmp_path / "report.html")
+    for query, ids, painted in (
+        ("CAF\u00c9", ["one", "two"], "Caf\u00e9"),
+        ("zoe\u0308", ["one", "two"], "Zo\u00eb"),
+        ("\u00e9", ["e\u0301", "one", "two"], "\u00e9"),
+    ):
+        browser.script(f"const s = byId('search'); s.value = {query!r}; s.dispatchEvent(new Event('input'))")
+        assert sorted(browser.texts(".passage h3")) == ids
+        # Where a letter is two characters, what is found is shown and not painted: offsets would lie.
+        assert browser.script("return [...CSS.highlights.get('found')].map(String)") == [painted]
+
+
 def test_surfaces_lead_to_their_texts(browser: Browser, small: Path) -> None:
     browser.open(small)
     browser.one(".views a[href='#entities']").click()

@@ -40,6 +40,11 @@ function textOf(passage) {
   return passage.segments.map(([text]) => text).join("");
 }
 
+// As search compares: whatever the case, and whether letters and their accents are written as one or as two.
+function folded(text) {
+  return text.normalize("NFC").toLocaleLowerCase();
+}
+
 function surfaceOf(passage, mark) {
   return passage.segments.filter(([, over]) => over.includes(mark)).map(([text]) => text).join("");
 }

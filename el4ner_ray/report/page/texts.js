@@ -11,9 +11,9 @@ function isVisible(mark) {
   return !filter.types.size || filter.types.has(mark.type) || mark.goldTypes.some((type) => filter.types.has(type));
 }
 
-function folded(passage) {
-  passage.folded ??= textOf(passage).toLocaleLowerCase();
-  return passage.folded;
+function holdsQuery(passage) {
+  passage.folded ??= folded(textOf(passage));
+  return passage.folded.includes(filter.query) || folded(passage.document.id).includes(filter.query);
 }
 
 function matches(passage) {
@@ -21,7 +21,7 @@ function matches(passage) {
   if (filter.status && owner.status !== filter.status) return false;
   if (filter.errors && !marks.some((mark) => isError(mark) && isVisible(mark))) return false;
   if ((filter.types.size || filter.minimum > 0) && !marks.some(isVisible)) return false;
-  return !filter.query || folded(passage).includes(filter.query) || owner.id.toLocaleLowerCase().includes(filter.query);
+  return !filter.query || holdsQuery(passage);
 }
 
 function refilter() {
@@ -80,8 +80,9 @@ function rangesOf(text, query) {
     nodes.push([content.length, walker.currentNode]);
     content += walker.currentNode.data;
   }
-  const lower = content.toLocaleLowerCase();
-  if (lower.length !== content.length) return []; // some letters change their length: offsets would lie
+  const lower = folded(content);
+  // Where letters change their length, offsets would lie; one that grows must not make up for one that shrinks.
+  if (lower.length !== content.length || content.normalize("NFC").length !== content.length) return [];
   const at = (offset) => {
     const [start, node] = nodes.findLast(([begin]) => begin <= offset);
     return [node, offset - start];

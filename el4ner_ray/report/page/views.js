@@ -2,7 +2,7 @@
 
 function watchFilters() {
   byId("search").addEventListener("input", () => {
-    filter.query = byId("search").value.toLocaleLowerCase();
+    filter.query = folded(byId("search").value);
     refilter();
   });
   byId("minimum").addEventListener("input", () => {
@@ -54,7 +54,7 @@ function watchLinks() {
     byId("clear").click();
     if (link.dataset.only) filter.types.add(Number(link.dataset.only));
     byId("search").value = link.dataset.search ?? "";
-    filter.query = (link.dataset.search ?? "").toLocaleLowerCase(); // the field drops line breaks
+    filter.query = folded(link.dataset.search ?? ""); // the field drops line breaks
     refilter();
     location.hash = "texts";
   });
