@@ -13,7 +13,7 @@ from benchmarks import running
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.core.evaluation import evaluate
 from el4ner_ray.labelled import LabelledText, read_labelled
-from el4ner_ray.measure import ENSEMBLE, evaluate_run
+from el4ner_ray.measure import evaluate_run
 from el4ner_ray.schema import Entity
 
 DATA = Path(os.environ.get("EL4NER_DATA", "data"))
@@ -72,7 +72,7 @@ class Task:
 
     def f1_of_run(self, run: running.Run, folder: Path) -> float:
         """Micro F1 of what `annotate` wrote."""
-        return evaluate_run(str(run.output), str(folder / "gold.jsonl"))[ENSEMBLE].micro.f1
+        return evaluate_run(str(run.output), str(folder / "gold.jsonl")).ensemble.micro.f1
 
     def f1(self, entities: Sequence[Sequence[Entity]]) -> float:
         """Micro F1 of the entities of each sentence that are kept."""

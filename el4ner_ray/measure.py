@@ -3,29 +3,89 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
-from rich.table import Table
 
-from el4ner_ray.core.evaluation import Evaluation, Score, Typed, evaluate
-from el4ner_ray.core.reliability import reliability
+from el4ner_ray.core.evaluation import Evaluation, Interval, Score, Typed, evaluate
+from el4ner_ray.core.reliability import Reliability, reliability
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledText, name_of, read_labelled
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity, read_account, read_annotations, unfinished
-from el4ner_ray.show import on_one_line
 
 ENSEMBLE, UNION = "ensemble", "union"
 
 
-def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[str, Evaluation]:
-    """The run measured against gold: under the name of each model what that model found, `union`, and `ensemble`.
+class ModelEvaluation(msgspec.Struct, frozen=True):
+    """What one model of a run found, and what the types are worth that it voted for itself.
 
-    Models stand in the order of the run's configuration, those that found nothing, too. A model's entities are the
-    spans that it found, with its own vote or, where it was not asked, the ensemble's type. Where it was asked and
-    abstained, the type is empty, which no type of the gold is: the span is found, its type is wrong. The union holds
-    every candidate with the ensemble's type, before verification or threshold. The ensemble is the output. These two
-    have scores, and so a `reliability`.
+    spans: exact span, whatever the type. micro, its interval, types: exact span and type, as in `Evaluation`; None
+    where the model was not asked for the type of every span that it found: what it would have said, nobody knows. Where
+    it was asked and abstained, the span is found and its type wrong.
+    type_accuracy: of the `type_accuracy_of` spans of the gold that it voted on, whichever model found them, the share
+    with a right type; None where there is none.
+    votes: the spans that it voted on, of the `put_to_vote` on which any model did. Where these differ, it was asked
+    where the others left the vote open: about the harder spans, so that its accuracy compares with no other.
+    """
+
+    spans: Score
+    micro: Score | None
+    micro_f1_interval: Interval | None
+    types: dict[str, Score] | None
+    type_accuracy: float | None
+    type_accuracy_of: int
+    votes: int
+    put_to_vote: int
+
+    @property
+    def asked_everywhere(self) -> bool:
+        """Whether it voted wherever any model did."""
+        return self.votes == self.put_to_vote
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain dicts, lists and numbers, with P, R and F1 beside the counts."""
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        types = self.types
+        return content | {
+            "spans": self.spans.to_json(),
+            "micro": self.micro and self.micro.to_json(),
+            "types": None if types is None else {name: score.to_json() for name, score in types.items()},
+        }
+
+
+class RunEvaluation(msgspec.Struct, frozen=True):
+    """A run measured against gold.
+
+    models: by name, those of the run's configuration first and in its order, also those that found nothing.
+    union: every candidate with the ensemble's type, before verification or threshold. ensemble: the output.
+    """
+
+    models: dict[str, ModelEvaluation]
+    union: Evaluation
+    ensemble: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it by name: each model, `union` and `ensemble`."""
+        steps = self.models | {UNION: self.union, ENSEMBLE: self.ensemble}
+        return {name: evaluation.to_json() for name, evaluation in steps.items()}
+
+
+@dataclass
+class _OfModel:
+    """What one model found and voted, counted over the documents so far."""
+
+    found: dict[str, set[Typed]] = field(default_factory=dict)
+    asked: bool = True
+    """About each span that it found; where it was not, or abstained, the type in `found` is empty: none of the gold."""
+    votes: int = 0
+    in_gold: int = 0
+    right: int = 0
+
+
+def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> RunEvaluation:
+    """The run measured against gold: each of its models, their union, and the ensemble.
 
     Documents are matched by id; of those that the gold lacks, no more is kept than their number. Failed ones, and those
     that the run lacks, count as without entities. Raises UsageError where no id of the gold is in the run, or a text
@@ -35,39 +95,37 @@ def evaluate_run(directory: str, gold_source: str, role: str = "gold") -> dict[s
     where = name_of(gold_source, role)
     gold = {text.id: text for text in read_labelled(gold_source, role)}
     account = read_account(directory)
-    state, models = unfinished(account), account.models if account else ()
-    found: dict[str, dict[str, set[Typed]]] = defaultdict(dict, {name: {} for name in models})
+    state, names = unfinished(account), account.models if account else ()
+    models: dict[str, _OfModel] = defaultdict(_OfModel, {name: _OfModel() for name in names})
+    found: dict[str, dict[str, set[Typed]]] = {UNION: {}, ENSEMBLE: {}}
     judged: dict[str, list[tuple[float, bool]]] = {UNION: [], ENSEMBLE: []}
-    nothing: dict[str, set[Typed]] = {}
-    ignored, other = 0, ""
+    put_to_vote, ignored, other = 0, 0, ""
     for document in read_annotations(directory):
+        candidates = (*document.entities, *document.dropped)
+        for model in _named(candidates):
+            models[model]  # one that stands in other documents alone is listed, too
         wanted = gold.get(document.doc_id)
-        if wanted:
-            _check_text(document, wanted, directory, where, state)
-            judged[ENSEMBLE] += _judged(document.entities, wanted)
-            judged[UNION] += _judged((*document.entities, *document.dropped), wanted)
-            nothing[document.doc_id] = set()
-        else:
+        if not wanted:
             ignored, other = ignored + 1, other or document.doc_id
-        for step, entities in _steps(document).items():
-            of_step = found[step]  # a model that found something in other documents alone is listed, too
-            if wanted:
-                of_step[document.doc_id] = entities
-    if not nothing:
+            continue
+        _check_text(document, wanted, directory, where, state)
+        _count(models, candidates, wanted)
+        put_to_vote += sum(bool(candidate.votes) for candidate in candidates)
+        for step, entities in ((UNION, candidates), (ENSEMBLE, document.entities)):
+            found[step][document.doc_id] = _typed(entities)
+            judged[step] += _judged(entities, wanted)
+    if not found[ENSEMBLE]:
         ids = f"{next(iter(gold))!r} in the gold, {other!r} in the run"
         raise UsageError(f"{where}: id: none of its ids is in {directory} ({ids}); {state or 'give both the same ids'}")
     typed = {id_: text.typed for id_, text in gold.items()}
-    evaluations = {
-        step: msgspec.structs.replace(evaluate(typed, nothing | by_document), ignored_documents=ignored)
-        for step, by_document in found.items()
-    }
-    scored = {
-        step: msgspec.structs.replace(
-            evaluations.pop(step), reliability=reliability([s for s, _ in of_step], [r for _, r in of_step])
+    union, ensemble = (
+        msgspec.structs.replace(
+            evaluate(typed, found[step]), ignored_documents=ignored, reliability=_reliability(judged[step])
         )
-        for step, of_step in judged.items()
-    }
-    return evaluations | scored
+        for step in (UNION, ENSEMBLE)
+    )
+    of_models = {name: _of_model(model, typed, put_to_vote) for name, model in models.items()}
+    return RunEvaluation(of_models, union, ensemble)
 
 
 def _check_text(
@@ -78,15 +136,44 @@ def _check_text(
         raise UsageError(f"{where}, id {wanted.id!r}: text: differs from that in {directory}; {mend}")
 
 
-def _steps(document: AnnotatedDocument) -> dict[str, set[Typed]]:
-    """What each model found, the union, and what was kept of a document."""
-    candidates = (*document.entities, *document.dropped)
-    found: dict[str, set[Typed]] = defaultdict(set)
+def _named(candidates: Iterable[AnnotatedEntity]) -> dict[str, None]:
+    """The models that found any of these or voted on them, in the order in which they are named."""
+    return dict.fromkeys(
+        model for each in candidates for model in (*each.extracted_by, *(voter for voter, _ in each.votes))
+    )
+
+
+def _count(models: Mapping[str, _OfModel], candidates: Iterable[AnnotatedEntity], gold: LabelledText) -> None:
+    """Add what each model found in a document, and how it voted on what any model found."""
+    wanted = gold.typed
+    spans = {(start, end) for start, end, _ in wanted}
     for candidate in candidates:
-        votes = {model: type_ or "" for model, type_ in candidate.votes}
+        span, votes = (candidate.start, candidate.end), dict(candidate.votes)
+        for model, type_ in votes.items():
+            models[model].votes += 1
+            models[model].in_gold += span in spans
+            models[model].right += (*span, type_) in wanted
         for model in candidate.extracted_by:
-            found[model].add((candidate.start, candidate.end, votes.get(model, candidate.type)))
-    return found | {UNION: _typed(candidates), ENSEMBLE: _typed(document.entities)}
+            models[model].found.setdefault(gold.id, set()).add((*span, votes.get(model) or ""))
+            models[model].asked &= model in votes
+
+
+def _of_model(model: _OfModel, gold: Mapping[str, frozenset[Typed]], put_to_vote: int) -> ModelEvaluation:
+    evaluation = evaluate(gold, model.found)
+    return ModelEvaluation(
+        spans=evaluation.spans,
+        micro=evaluation.micro if model.asked else None,
+        micro_f1_interval=evaluation.micro_f1_interval if model.asked else None,
+        types=evaluation.types if model.asked else None,
+        type_accuracy=model.right / model.in_gold if model.in_gold else None,
+        type_accuracy_of=model.in_gold,
+        votes=model.votes,
+        put_to_vote=put_to_vote,
+    )
+
+
+def _reliability(judged: Sequence[tuple[float, bool]]) -> Reliability | None:
+    return reliability([score for score, _ in judged], [right for _, right in judged]) if judged else None
 
 
 def _judged(entities: Iterable[AnnotatedEntity], gold: LabelledText) -> list[tuple[float, bool]]:
@@ -96,51 +183,3 @@ def _judged(entities: Iterable[AnnotatedEntity], gold: LabelledText) -> list[tup
 
 def _typed(entities: Iterable[AnnotatedEntity]) -> set[Typed]:
     return {(entity.start, entity.end, entity.type) for entity in entities}
-
-
-def evaluation_tables(evaluations: Mapping[str, Evaluation]) -> Iterator[Table]:
-    """The ensemble by type, then all steps side by side."""
-    yield evaluation_table(evaluations[ENSEMBLE], title=ENSEMBLE)
-    yield steps_table(evaluations)
-
-
-def evaluation_table(evaluation: Evaluation, title: str | None = None) -> Table:
-    """P, R, F1 and support: all types, spans alone, then each type. The interval is that of the first row's F1."""
-    interval = evaluation.micro_f1_interval
-    table = Table(title=title)
-    table.add_column("entities")
-    for name in ("P", "R", "F1", f"{interval.confidence:.0%} interval" if interval else "interval", "support"):
-        table.add_column(name, justify="right")
-    between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
-    _add_rows(table, [("all types", evaluation.micro)], between)
-    _add_rows(table, [("span only", evaluation.spans)])
-    table.add_section()
-    _add_rows(table, evaluation.types.items())
-    return table
-
-
-def steps_table(evaluations: Mapping[str, Evaluation]) -> Table:
-    """What each model found, what their union holds, and what verification or fusion left of it."""
-    table = Table(title="what each model found, their union, and what was kept")
-    table.add_column("entities")
-    for name in ("right", "wrong", "P", "R", "F1", "span R", "type accuracy"):
-        table.add_column(name, justify="right")
-    for step, evaluation in evaluations.items():
-        if step == UNION:
-            table.add_section()
-        micro, accuracy = evaluation.micro, evaluation.type_accuracy
-        rates = (micro.precision, micro.recall, micro.f1, evaluation.spans.recall)
-        table.add_row(
-            on_one_line(step),
-            str(micro.true_positives),
-            str(micro.false_positives),
-            *(f"{rate:.3f}" for rate in rates),
-            "" if accuracy is None else f"{accuracy:.3f}",
-        )
-    return table
-
-
-def _add_rows(table: Table, scores: Iterable[tuple[str, Score]], interval: str = "") -> None:
-    for name, score in scores:
-        rates = (f"{rate:.3f}" for rate in (score.precision, score.recall, score.f1))
-        table.add_row(on_one_line(name), *rates, interval, str(score.support))

@@ -26,25 +26,28 @@ def evaluate(
 
     Example: `el4ner evaluate out/demo --gold examples/gold.jsonl`
     """
-    from el4ner_ray.measure import ENSEMBLE, UNION, evaluate_run, evaluation_tables
+    from el4ner_ray.evaluation_tables import evaluation_tables, notes
+    from el4ner_ray.measure import evaluate_run
     from el4ner_ray.results import read_account, unfinished
 
     if state := unfinished(read_account(directory)):
         say(f"warning: {state}")
-    evaluations = evaluate_run(directory, gold)
-    content = json.dumps({name: evaluation.to_json() for name, evaluation in evaluations.items()}, indent=2)
+    evaluation = evaluate_run(directory, gold)
+    content = json.dumps(evaluation.to_json(), indent=2)
     if output is not None:
         write_text(output, content, "--output")
     if as_json:
         typer.echo(content)
         return
-    for table in evaluation_tables(evaluations):
+    for table in evaluation_tables(evaluation):
         out.print(table)
-    ensemble = evaluations[ENSEMBLE]
-    for what, step in (("what was kept", ENSEMBLE), ("all candidates", UNION)):
-        if found := evaluations[step].reliability:
+    for note in notes(evaluation):
+        out.print(note, soft_wrap=True)
+    ensemble = evaluation.ensemble
+    for what, step in (("what was kept", ensemble), ("all candidates", evaluation.union)):
+        if found := step.reliability:
             out.print(
-                f"expected calibration error of the score, over {what}: {found.error:.3f} "
+                f"expected calibration error of the score, over {what}, {found.count} entities: {found.error:.3f} "
                 f"(a perfect one would show {found.by_chance:.3f} on so many, by chance)",
                 soft_wrap=True,
             )

@@ -69,14 +69,14 @@ class Interval(msgspec.Struct, frozen=True):
 class Evaluation(msgspec.Struct, frozen=True):
     """What `evaluate` found.
 
-    micro: exact span and type, over all types. micro_f1_interval: of its F1; None without documents.
+    micro: exact span and type, over all types. micro_f1_interval: of its F1; None for fewer than two documents.
     spans: exact span, whatever the type. type_accuracy: of the spans found, the share with a right type; None where no
     span was found. types: exact span and type, by type, most frequent in the gold first, then by name.
     documents: of the gold; with_entities and without_entities count its parts. false_positives_without_entities: what
     was predicted in the latter, and documents_falsely_annotated how many of them it touches.
     missing_documents: ids of the gold that the predictions lack; their entities count as missed.
     ignored_documents: how many predicted documents the gold lacks; they do not count at all.
-    reliability: whether the scores mean what they say; None where predictions came without.
+    reliability: whether the scores mean what they say; None where predictions came without, or there are none.
     """
 
     micro: Score
@@ -140,14 +140,16 @@ def evaluate(
 def bootstrap_f1(
     per_document: Sequence[Score], confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Interval | None:
-    """Percentile bootstrap interval of micro F1 (Efron and Tibshirani 1993, chapter 13); None without documents.
+    """Percentile bootstrap interval of micro F1 (Efron and Tibshirani 1993, chapter 13).
+
+    None for fewer than two documents: one that is drawn again and again is always the same, and would look certain.
 
     Documents are resampled, not entities, since the entities of one document are not independent. F1 depends only on
     how often each (TP, FP + FN) is drawn, so documents with equal counts are drawn as one multinomial cell: the same
     distribution as drawing the documents one by one, in a fraction of the time and memory. The same counts give the
     same interval in whatever order the documents come.
     """
-    if not per_document:
+    if len(per_document) < 2:
         return None
     counts = np.array([(s.true_positives, s.false_positives + s.false_negatives) for s in per_document], np.int64)
     cells, frequencies = np.unique(counts, axis=0, return_counts=True)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from el4ner_ray.core.bins import bin_of
+
 
 class Bin(msgspec.Struct, frozen=True):
-    """Entities with scores in [low, high), the last bin including 1: how many, their mean score, the share right."""
+    """Entities with scores in [low, high), as `bin_of` has it: how many, their mean score, the share that is right."""
 
     low: float
     high: float
@@ -30,11 +32,21 @@ class Reliability(msgspec.Struct, frozen=True):
     error: float
     by_chance: float
 
+    @property
+    def count(self) -> int:
+        """The entities that it rests on, at least one."""
+        return sum(b.count for b in self.bins)
+
 
 def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> Reliability:
-    """Compare scores in [0, 1] with the truth in bins of equal width; empty bins are left out."""
+    """Compare scores in [0, 1] with the truth in bins of equal width; empty bins are left out.
+
+    Raises ValueError where there are no scores: nothing tells then what they mean.
+    """
     values, truth = np.asarray(scores, float), np.asarray(right, float)
-    number = np.minimum((values * bins).astype(int), bins - 1)
+    if not len(values):
+        raise ValueError("no scores to compare with the truth; ask where there is an entity at least")
+    number = np.array([bin_of(value, bins) for value in values.tolist()])
     found, by_chance = [], 0.0
     for i in range(bins):
         inside = number == i
@@ -49,5 +61,5 @@ def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) 
                     float(truth[inside].mean()),
                 )
             )
-    error = sum(abs(b.score - b.right) * b.count for b in found) / max(len(values), 1)
+    error = sum(abs(b.score - b.right) * b.count for b in found) / len(values)
     return Reliability(tuple(found), error, by_chance)

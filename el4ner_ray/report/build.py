@@ -9,7 +9,7 @@ from pathlib import Path
 
 from el4ner_ray.files import write_text
 from el4ner_ray.labelled import read_labelled
-from el4ner_ray.measure import ENSEMBLE, evaluate_run
+from el4ner_ray.measure import evaluate_run
 from el4ner_ray.report.comparison import Comparison
 from el4ner_ray.report.page_data import page_data
 from el4ner_ray.report.render import Report, render
@@ -30,7 +30,7 @@ def write_report(directory: str, output: Path, gold_source: str | None = None, s
     """
     place = Place(directory)
     run = read_run(place)
-    evaluation = evaluate_run(directory, gold_source, "compare")[ENSEMBLE] if gold_source else None
+    evaluation = evaluate_run(directory, gold_source, "compare").ensemble if gold_source else None
     comparison = Comparison(read_labelled(gold_source, "compare")) if gold_source else None
     statistics, chosen = Statistics(), Sample(sample)
     for document in _documents(directory, place, run):

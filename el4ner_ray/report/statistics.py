@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Generic, TypeVar
 
 from el4ner_ray import parquet
+from el4ner_ray.core.bins import bin_of
 from el4ner_ray.results import AnnotatedDocument
 from el4ner_ray.sink import ERRORS, Place
 
@@ -46,14 +47,13 @@ class Frequent(Generic[Key]):
 
 
 class Histogram:
-    """Scores in [0, 1] by equal bins; 1 falls into the last."""
+    """Scores in [0, 1] by equal bins."""
 
     def __init__(self) -> None:
         self.bins = [0] * BINS
 
     def add(self, score: float) -> None:
-        # The output has 32 bits: without rounding, a score of 0.95 would fall below its bin.
-        self.bins[min(int(round(score, 6) * BINS), BINS - 1)] += 1
+        self.bins[bin_of(score, BINS)] += 1
 
 
 @dataclass(frozen=True)

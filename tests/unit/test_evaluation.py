@@ -24,7 +24,8 @@ from el4ner_ray import measure, results
 from el4ner_ray.cli import main
 from el4ner_ray.core.evaluation import Score, Typed, bootstrap_f1, evaluate
 from el4ner_ray.errors import UsageError
-from el4ner_ray.measure import evaluate_run, evaluation_table, evaluation_tables
+from el4ner_ray.evaluation_tables import evaluation_table, evaluation_tables, notes
+from el4ner_ray.measure import RunEvaluation, evaluate_run
 from el4ner_ray.results import AnnotatedEntity, read_account, read_annotations
 from el4ner_ray.schema import ANNOTATION_SCHEMA
 
@@ -83,7 +84,7 @@ def test_nothing_divided_by_nothing_is_zero() -> None:
     empty = Score()
     assert (empty.precision, empty.recall, empty.f1) == (0.0, 0.0, 0.0)
     assert evaluate({}, {}).micro_f1_interval is None
-    interval = evaluate({"1": []}, {"1": []}).micro_f1_interval
+    interval = evaluate({"1": [], "2": []}, {"1": []}).micro_f1_interval
     assert interval is not None
     assert (interval.low, interval.high) == (0.0, 0.0)
 
@@ -108,6 +109,13 @@ def test_interval_agrees_with_drawing_documents_one_by_one() -> None:
     totals = counts[generator.integers(0, 200, (4000, 200))].sum(axis=1)
     plain = 2 * totals[:, 0] / (2 * totals[:, 0] + totals[:, 1] + totals[:, 2])
     assert (found.low, found.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.006)
+
+
+def test_one_document_has_no_interval() -> None:
+    # Drawn again and again it is always the same: an interval without width, as if it were certain.
+    assert evaluate({"1": [A, B]}, {"1": [A, C]}).micro_f1_interval is None
+    assert bootstrap_f1([Score(2, 1, 1)]) is None
+    assert evaluate({"1": [A, B], "2": [A]}, {"1": [A, C]}).micro_f1_interval is not None
 
 
 def test_interval_is_repeatable_whatever_the_order() -> None:
@@ -340,7 +348,7 @@ def test_a_run_is_measured_against_gold(tmp_path: Path) -> None:
         ("2", "Bob", [(0, 3, "PER")]),
         ("3", "Bob", [(0, 3, "PER")]),
     )
-    found = evaluate_run(directory, gold)["ensemble"]
+    found = evaluate_run(directory, gold).ensemble
     assert found.micro == Score(true_positives=1, false_positives=1, false_negatives=3)
     assert (found.missing_documents, found.ignored_documents) == (("3",), 1)
 
@@ -357,13 +365,14 @@ def test_a_run_is_measured_against_gold(tmp_path: Path) -> None:
 def test_types_of_the_gold_and_models_of_the_run_control_no_terminal(tmp_path: Path) -> None:
     found = entity_row(0, 3, "Ann", "PER") | {"extracted_by": ["m\x9b31m"]}
     directory = write_run(tmp_path, [row("1", "Ann", found)])
-    evaluations = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann", [(0, 3, "P\x1b[2J\u2028ER")])))
+    evaluation = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann", [(0, 3, "P\x1b[2J\u2028ER")])))
     console = Console(width=100, record=True, file=io.StringIO())
-    for table in evaluation_tables(evaluations):
+    for table in evaluation_tables(evaluation):
         console.print(table)
     shown = console.export_text()
     assert "P [2J ER" in shown
     assert "m 31m" in shown
+    assert [note.split(":")[0] for note in notes(evaluation)] == ["m 31m"]
 
 
 def test_gold_of_other_documents_is_refused(tmp_path: Path) -> None:
@@ -420,56 +429,143 @@ def test_models_that_found_nothing_are_measured_in_the_order_of_the_run(tmp_path
     directory = write_run(tmp_path, [row("1", "Ann left", ann)], models=("silent", "found", "late"))
     gold = write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")]))
     found = evaluate_run(directory, gold)
-    assert list(found) == ["silent", "found", "late", "union", "ensemble"]
-    assert found["silent"].micro == Score(false_negatives=1)
-    assert not found["silent"].missing_documents
+    assert list(found.to_json()) == ["silent", "found", "late", "m1", "m2", "union", "ensemble"]
+    silent = found.models["silent"]
+    assert (silent.micro, silent.spans, silent.type_accuracy) == (Score(false_negatives=1),) * 2 + (None,)
     assert "silent" in {column for table in evaluation_tables(found) for column in table.columns[0].cells}
+
+
+def candidate(start: int, text: str, type_: str, by: str, votes: dict[str, str | None]) -> dict[str, Any]:
+    """A row that the models of the letters `by` found."""
+    ballots = [{"model": model, "type": vote} for model, vote in votes.items()]
+    return entity_row(start, start + len(text), text, type_) | {"extracted_by": list(by), "votes": ballots}
+
+
+def printed(found: RunEvaluation, width: int = 100) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    for table in evaluation_tables(found):
+        console.print(table)
+    return console.export_text()
 
 
 def test_each_model_and_step_is_measured(tmp_path: Path) -> None:
     text = "Ann in Oslo met Bob"
-    kept = entity_row(0, 3, "Ann", "PER") | {
-        "extracted_by": ["a", "b"],
-        "votes": [{"model": "a", "type": "PER"}, {"model": "b", "type": "ORG"}],
-    }
+    kept = candidate(0, "Ann", "PER", "ab", {"a": "PER", "b": "ORG", "c": "PER"})
     # The third model was not asked for a type: the vote was decided.
-    true_but_dropped = entity_row(16, 19, "Bob", "PER") | {
-        "extracted_by": ["c"],
-        "votes": [{"model": "a", "type": "PER"}],
-    }
-    false_and_dropped = entity_row(4, 6, "in", "LOC") | {"extracted_by": ["b"], "votes": []}
+    true_but_dropped = candidate(16, "Bob", "PER", "c", {"a": "PER", "b": "PER"})
+    false_and_dropped = candidate(4, "in", "LOC", "b", {"a": "LOC", "b": None, "c": "LOC"})
     rows = row("1", text, kept) | {"dropped": [true_but_dropped, false_and_dropped]}
-    directory = write_run(tmp_path, [rows, row("2", "none")])
+    directory = write_run(tmp_path, [rows, row("2", "none")], models=("a", "b", "c"))
     gold = write_gold(tmp_path, ("1", text, [(0, 3, "PER"), (7, 11, "LOC"), (16, 19, "PER")]), ("2", "none", []))
 
     found = evaluate_run(directory, gold)
-    assert list(found) == ["a", "b", "c", "union", "ensemble"]
-    assert {step: (e.micro.true_positives, e.micro.false_positives) for step, e in found.items()} == {
-        "a": (1, 0),
-        "b": (0, 2),
-        "c": (1, 0),
-        "union": (2, 1),
-        "ensemble": (1, 0),
-    }
-    assert found["b"].spans.true_positives == 1
-    assert all(e.documents == 2 and not e.missing_documents for e in found.values())
-    assert [step for step, e in found.items() if e.reliability] == ["union", "ensemble"]
+    a, b, c = found.models.values()
+    assert (a.micro, a.spans) == (Score(1, 0, 2), Score(1, 0, 2))
+    assert (b.micro, b.spans) == (Score(0, 2, 3), Score(1, 1, 2))
+    assert (c.micro, c.micro_f1_interval, c.types, c.spans) == (None, None, None, Score(1, 0, 2))
+    assert [(m.type_accuracy, m.type_accuracy_of) for m in (a, b, c)] == [(1.0, 2), (0.5, 2), (1.0, 1)]
+    assert [(m.votes, m.put_to_vote, m.asked_everywhere) for m in (a, b, c)] == [(3, 3, True)] * 2 + [(2, 3, False)]
+    assert (found.union.micro, found.ensemble.micro) == (Score(2, 1, 1), Score(1, 0, 2))
+    for step in (found.union, found.ensemble):
+        assert (step.documents, step.missing_documents) == (2, ())
+        assert step.reliability
 
-    console = Console(width=100, record=True, file=io.StringIO())
-    for table in evaluation_tables(found):
-        console.print(table)
-    lines = [line for line in console.export_text().splitlines() if "│ union" in line]
-    assert lines[0].replace("│", " ").split()[1:] == ["2", "1", "0.667", "0.667", "0.667", "0.667", "1.000"]
+    shown = [line.replace("│", " ").split() for line in printed(found).splitlines()]
+    lines = {words[0]: words[1:] for words in shown if words and words[0] in ("a", "b", "c", "union")}
+    assert lines["union"] == ["2", "1", "0.667", "0.667", "0.667", "0.667", "0.667", "0.667", "1.000", "2"]
+    assert lines["b"] == ["0", "2", "0.000", "0.000", "0.000", "0.500", "0.333", "0.400", "0.500", "2"]
+    assert lines["c"] == ["1.000", "0.333", "0.500", "1.000", "1"]  # the rest is blank
+    (note,) = notes(found)
+    assert note.startswith("c: asked for a type only where the others disagreed")
+
+
+@pytest.mark.parametrize("votes", [{"a": "PER", "b": "PER"}, {}])
+def test_no_model_is_credited_with_a_type_that_it_was_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], votes: dict[str, str | None]
+) -> None:
+    # The paper's method asks the last model where the vote is open; the calibrated one has spans that nobody voted on.
+    ann = candidate(0, "Ann", "PER", "abc", votes)
+    directory = write_run(tmp_path, [row("1", "Ann left", ann)], models=("a", "b", "c"))
+    gold = write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")]))
+    monkeypatch.setattr(sys, "argv", ["el4ner", "evaluate", directory, "--gold", gold, "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    found = json.loads(capsys.readouterr().out)
+    assert {name: of_step["micro"] is not None for name, of_step in found.items()} == {
+        "a": bool(votes),
+        "b": bool(votes),
+        "c": False,
+        "union": True,
+        "ensemble": True,
+    }
+    assert (found["c"]["types"], found["c"]["type_accuracy"], found["c"]["spans"]["f1"]) == (None, None, 1.0)
+
+
+def test_models_that_are_equally_good_and_asked_alike_get_equal_accuracies(tmp_path: Path) -> None:
+    """Three models whose answers differ by chance alone; the last one is asked only where the vote is open."""
+    chance = np.random.default_rng(0)
+    rows, gold = [], []
+    for number in range(600):
+        right = chance.integers(4)
+        a, b, c = ("wxyz"[right if chance.random() < 0.6 else chance.integers(4)] for _ in range(3))
+        votes: dict[str, str | None] = {"a": a, "b": b} | ({} if a == b else {"c": c})
+        rows.append(row(str(number), "Xx", candidate(0, "Xx", a if a == b else c, "abc", votes)))
+        gold.append((str(number), "Xx", [(0, 2, "wxyz"[right])]))
+    found = evaluate_run(write_run(tmp_path, rows, models=("a", "b", "c")), write_gold(tmp_path, *gold))
+    first, second, last = found.models.values()
+    for model in (first, second):
+        assert (model.type_accuracy, model.type_accuracy_of) == (pytest.approx(0.7, abs=0.05), 600)
+        assert model.micro is not None
+    assert last.micro is None
+    assert last.type_accuracy_of == last.votes < last.put_to_vote == 600
+    assert last.type_accuracy == pytest.approx(0.7, abs=0.05)  # 0.828 with the ensemble's type on the others
+    assert len(list(notes(found))) == 1
+
+
+def test_a_model_that_was_not_asked_about_all_that_it_found_is_told_so(tmp_path: Path) -> None:
+    # As in calibrated runs: all are asked about what was extracted, and nobody about what was listed alone.
+    extracted = candidate(0, "Ann", "PER", "ab", {"a": "PER", "b": "ORG"})
+    directory = write_run(tmp_path, [row("1", "Ann met Bob", extracted, candidate(8, "Bob", "PER", "b", {}))])
+    found = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann met Bob", [(0, 3, "PER"), (8, 11, "PER")])))
+    assert (found.models["a"].micro, found.models["b"].micro) == (Score(1, 0, 1), None)
+    assert [(m.type_accuracy, m.asked_everywhere) for m in found.models.values()] == [(1.0, True), (0.0, True)]
+    assert list(notes(found)) == [
+        "b: not asked for the type of every span found, so P, R and F1 with types are unknown"
+    ]
+
+
+def test_the_steps_fit_a_terminal(tmp_path: Path) -> None:
+    found = {"extracted_by": ["qwen2.5-coder-0.5b"]}
+    rows = [row(f"{number}", "Ann", entity_row(0, 3, "Ann", "PER") | found) for number in range(500)]
+    gold = write_gold(tmp_path, *((f"{number}", "Ann", [(0, 3, "PER")]) for number in range(500)))
+    shown = printed(evaluate_run(write_run(tmp_path, rows), gold), width=100)
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "qwen2.5-coder-0.5b" in shown
+    assert "…" not in shown
 
 
 def test_a_model_that_abstained_has_no_type_right(tmp_path: Path) -> None:
-    abstained, ann = {"model": "a", "type": None}, entity_row(0, 3, "Ann", "PER")
-    asked = ann | {"extracted_by": ["a", "b"], "votes": [abstained, {"model": "c", "type": "PER"}]}
-    directory = write_run(tmp_path, [row("1", "Ann left", asked)])
-    found = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")])))
+    ann = candidate(0, "Ann", "PER", "ab", {"a": None, "c": "PER"})
+    directory = write_run(tmp_path, [row("1", "Ann left", ann)])
+    found = evaluate_run(directory, write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")]))).models
     assert found["a"].micro == Score(false_positives=1, false_negatives=1)
     assert (found["a"].spans, found["a"].type_accuracy) == (Score(true_positives=1), 0.0)
-    assert found["b"].micro == Score(true_positives=1)  # it was not asked: the ensemble's type
+    assert (found["b"].micro, found["b"].spans, found["b"].type_accuracy) == (None, Score(true_positives=1), None)
+
+
+def test_the_calibration_error_is_told_with_what_it_rests_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dropped = candidate(0, "Ann", "PER", "a", {"a": "PER"}) | {"score": 0.25}
+    directory = write_run(tmp_path, [row("1", "Ann left") | {"dropped": [dropped]}])
+    gold = write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")]))
+    monkeypatch.setattr(sys, "argv", ["el4ner", "evaluate", directory, "--gold", gold])
+    with pytest.raises(SystemExit):
+        main()
+    told = [line for line in capsys.readouterr().out.splitlines() if "calibration error" in line]
+    assert len(told) == 1  # nothing was kept: an error of 0.000 would look like perfect scores
+    assert told[0].startswith("expected calibration error of the score, over all candidates, 1 entities: 0.750 (")
+    assert evaluate_run(directory, gold).ensemble.reliability is None
 
 
 def test_documents_that_the_gold_lacks_are_counted_and_not_kept(
@@ -484,9 +580,6 @@ def test_documents_that_the_gold_lacks_are_counted_and_not_kept(
 
     monkeypatch.setattr(measure, "evaluate", evaluated)
     found = evaluate_run(write_run(tmp_path, rows), write_gold(tmp_path, ("1", "Ann left", [(0, 3, "PER")])))
-    assert kept == [{"1"}] * 3
-    assert {step: evaluation.ignored_documents for step, evaluation in found.items()} == {
-        "m1": 2,
-        "union": 2,
-        "ensemble": 2,
-    }
+    assert kept[:2] == [{"1"}] * 2  # the union and the ensemble
+    assert set().union(*kept) == {"1"}
+    assert (found.union.ignored_documents, found.ensemble.ignored_documents) == (2, 2)

@@ -158,7 +158,15 @@ def test_reliability_is_the_weighted_gap():
     found = reliability([0.95, 0.95, 0.15, 1.0], [True, False, False, True])
     assert [(b.count, b.right) for b in found.bins] == [(1, 0.0), (3, pytest.approx(2 / 3))]
     assert found.error == pytest.approx((0.15 + abs((0.95 + 0.95 + 1) / 3 - 2 / 3) * 3) / 4)
-    assert reliability([], []).error == 0.0
+    assert found.count == 4
+    with pytest.raises(ValueError, match="no scores"):
+        reliability([], [])
+
+
+def test_scores_of_the_output_lie_in_the_bins_that_begin_with_them():
+    # As 32 bits, 0.7 and 0.9 are a little less.
+    found = reliability(np.arange(10).astype(np.float32) / np.float32(10), [True] * 10)
+    assert [(b.low, b.count) for b in found.bins] == [(i / 10, 1) for i in range(10)]
 
 
 @pytest.mark.parametrize("n", [60, 600])
