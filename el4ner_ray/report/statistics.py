@@ -58,7 +58,11 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two models: spans of the output that both or either extracted; spans typed by both, and with the same type."""
+    """Two models: spans of the output that both or either extracted; spans typed by both, and with the same type.
+
+    `asked_alike`: whether both were asked for a type wherever any model was. Else one of them was asked only where the
+    others disagreed, and how often they have the same type there says nothing about the rest.
+    """
 
     first: str
     second: str
@@ -66,6 +70,7 @@ class Agreement:
     either: int
     voted: int
     same: int
+    asked_alike: bool
 
     @property
     def shared_spans(self) -> float:
@@ -90,6 +95,8 @@ class Statistics:
     surfaces: Frequent[tuple[str, str]] = field(default_factory=Frequent)
     scores: Histogram = field(default_factory=Histogram)
     _extractors: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    _put_to_vote: int = 0
+    _asked: Counter[str] = field(default_factory=Counter)
     _voted: Counter[tuple[str, str]] = field(default_factory=Counter)
     _same: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -108,6 +115,8 @@ class Statistics:
             self.scores.add(entity.score)
             self._extractors[entity.extracted_by] += 1
             self.models.update(entity.extracted_by, (model for model, _ in entity.votes))
+            self._put_to_vote += bool(entity.votes)
+            self._asked.update(model for model, _ in entity.votes)
             votes = sorted((model, type_) for model, type_ in entity.votes if type_ is not None)
             self.voted_types.update(type_ for _, type_ in votes)
             for (first, one), (second, other) in combinations(votes, 2):
@@ -132,6 +141,7 @@ class Statistics:
             either=sum(count for names, count in found if names),
             voted=self._voted[first_key, second_key],
             same=self._same[first_key, second_key],
+            asked_alike=self._asked[first] == self._asked[second] == self._put_to_vote,
         )
 
 

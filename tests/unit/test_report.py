@@ -254,6 +254,38 @@ def test_agreement() -> None:
     assert (last.first, last.second, last.both, last.either, last.shared_types) == ("b", "c", 0, 3, 0.0)
 
 
+def test_agreement_in_types_is_told_of_models_that_were_asked_alike(tmp_path: Path) -> None:
+    # The last model is asked where the others disagree, and cannot agree with both there: 0.5 and 0.5, where all three
+    # may well be of one mind on the rest.
+    asked: list[dict[str, str | None]] = [{"a": "p", "b": "p"}] * 8 + [
+        {"a": "p", "b": "q", "c": "q"},
+        {"a": "p", "b": "q", "c": "p"},
+    ]
+    rows = [
+        document("1", "Oslo" * 10, [
+            entity("Oslo" * 10, 4 * at, 4 * at + 4, "p", votes=[{"model": m, "type": t} for m, t in votes.items()])
+            for at, votes in enumerate(asked)
+        ])
+    ]  # fmt: skip
+    write_report(str(write_run(tmp_path / "run", rows)), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("Same type, ") == 2  # a title and a label: of one pair
+    assert "Same type, a and b: 8 of 10" in page
+    assert page.count("not known: one was asked only where the others disagreed") == 2
+    statistics = Statistics()
+    statistics.add(AnnotatedDocument("1", "x", "ok", tuple(found(0, 1, "p", votes, ("a",)) for votes in asked), None))
+    assert [pair.asked_alike for pair in statistics.agreements(MODELS)] == [True, False, False]
+
+
+def test_models_that_were_asked_alike_agree_where_nobody_was_asked_about_the_rest() -> None:
+    # As in calibrated runs: spans that were listed alone have no votes.
+    entities = (found(0, 1, "p", {"a": "p", "b": None}, ("a", "b")), found(1, 2, "p", {}, ("a", "b")))
+    statistics = Statistics()
+    statistics.add(AnnotatedDocument("1", "xx", "ok", entities, None))
+    (pair,) = statistics.agreements(("a", "b"))
+    assert (pair.asked_alike, pair.voted) == (True, 0)
+
+
 def test_sample_does_not_depend_on_order() -> None:
     documents = [AnnotatedDocument(f"d-{number}", "", "ok", (), None) for number in range(40)]
     ids = []
