@@ -28,6 +28,13 @@ PROFILES = ("paper", "paper-one-gpu", "single-gpu", "tiny-cpu", "fake")
 # What `el4ner evaluate` calls its other rows (`measure.py`): a model of that name would lose its own.
 _NO_MODEL = ("ensemble", "union")
 
+# What `transformers.PreTrainedTokenizerBase.apply_chat_template` takes for itself, and what a template is always given.
+_NOT_THE_TEMPLATES = {
+    "conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs",
+}  # fmt: skip
+
 
 class _Section(BaseModel):
     # No infinity: JSON, in which run.json keeps the configuration, has none.
@@ -85,18 +92,39 @@ class ModelConfig(_Section):
     )
     rates: Rates | None = Field(None, description="Speed of a replica, for `el4ner plan` without a measured run.")
     chat_template: bool = Field(False, description="Ask through the model's chat template instead of as running text.")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What the model's chat template is told, such as `{enable_thinking: false}`; see "
+        "[thinking models](gpus.md#models-that-think).",
+    )
     stop_token_ids: tuple[int, ...] = Field((), description="Further token ids that end an answer.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model. Know whose it is.")
     engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, passed through to vLLM.")
 
-    @field_validator("engine")
+    @field_validator("engine", "chat_template_kwargs")
     @classmethod
-    def _finite(cls, engine: dict[str, Any]) -> dict[str, Any]:
+    def _finite(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
-            json.dumps(engine, allow_nan=False, skipkeys=True, default=str)
+            json.dumps(arguments, allow_nan=False, skipkeys=True, default=str)
         except ValueError:
             raise ValueError("holds .inf or .nan, which JSON and so run.json cannot hold; give a number") from None
-        return engine
+        return arguments
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _left_to_the_template(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_NOT_THE_TEMPLATES & arguments.keys()):
+            raise ValueError(f"{taken[0]!r} is not for the template, and decided by the engine; leave it out")
+        return arguments
+
+    @model_validator(mode="after")
+    def _template_that_is_told(self) -> ModelConfig:
+        if self.chat_template_kwargs and not self.chat_template:
+            raise ValueError(
+                "chat_template_kwargs: tells a chat template something, and this model is asked with running text; "
+                "add `chat_template: true`, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _workers_on_cards(self) -> ModelConfig:
@@ -456,6 +484,10 @@ _NOT_IN_FINGERPRINT: Any = {
 def fingerprint_fields(config: JobConfig, **more: str) -> dict[str, Any]:
     """The fields that decide the annotations; `more` adds hashes of prompts, models and index."""
     fields: dict[str, Any] = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
+    for model in fields["models"]:
+        # Runs from before there was such a field are resumed.
+        if not model["chat_template_kwargs"]:
+            del model["chat_template_kwargs"]
     return fields | more
 
 

@@ -132,9 +132,12 @@ def origin(config: JobConfig, texts: list[LabelledText], labels: dict[str, str])
 
 def _extraction(config: JobConfig, labels: dict[str, str]) -> dict[str, Any]:
     """What extracted spans depend on."""
+    told = {m.name: m.chat_template_kwargs for m in config.models if m.chat_template_kwargs}
     return {
         "models": {m.name: source_identity(m.source, m.revision) for m in config.models},
         "chat_templates": [m.name for m in config.models if m.chat_template],
+        # Left out where it is empty, so that indexes from before there was such a field are used.
+        **({"chat_template_kwargs": told} if told else {}),
         "answer_tokens": config.limits.zero_shot_tokens,
         "engine": config.engine,
         "prompts": Prompts(config.prompts, labels).hash,
@@ -156,7 +159,10 @@ def _check_ready(config: JobConfig, folder: str, built_from: dict[str, Any], lab
                 "change the configuration or build the index again"
             )
     if config.demonstrations.pool_spans == "extracted":
-        others = [field for field, value in _extraction(config, labels).items() if built_from[field] != value]
+        now = _extraction(config, labels)
+        # An index has a field of its own only where it was not empty.
+        fields = dict.fromkeys((*now, "chat_template_kwargs"))
+        others = [field for field in fields if built_from.get(field) != now.get(field)]
         if others:
             logger.warning(
                 "--pool %s: its spans were extracted with other %s than this job's; demonstrations may suit less well "

@@ -3,6 +3,7 @@
 import doctest
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -328,6 +329,47 @@ def test_the_fingerprint_sees_what_decides_annotations_and_nothing_else() -> Non
     assert of(base) == of(load(profile="fake", overrides={"fake": {"latency_ms": 9, "calls_at_once": 2}}))
     for change in ({"labels": {"x": ""}}, {"demonstrations": {"k": 4}}, {"limits": {"answer_tokens": 50}}):
         assert of(base) != of(load(profile="fake", overrides=change))
+
+
+def _with_template(**model: Any) -> JobConfig:
+    model = {"name": "a", "source": "fake", "gpus": 0, "chat_template": True} | model
+    return load(profile="fake", overrides={"models": [model], "verifier": "a"})
+
+
+def test_what_a_template_is_told_decides_annotations_and_runs_from_before_it_could_be_told_are_resumed() -> None:
+    silent = fingerprint_fields(_with_template(), index="1")
+    assert "chat_template_kwargs" not in silent["models"][0]
+    told = fingerprint_fields(_with_template(chat_template_kwargs={"enable_thinking": False}), index="1")
+    assert told["models"][0]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (
+            {"chat_template_kwargs": {"tokenize": False}},
+            "models.0.chat_template_kwargs: 'tokenize' is not for the template, and decided by the engine",
+        ),
+        (
+            {"chat_template_kwargs": {"budget": float("inf")}},
+            "models.0.chat_template_kwargs: holds .inf or .nan",
+        ),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False}, "chat_template": False},
+            "models.0: chat_template_kwargs: tells a chat template something, and this model is asked with",
+        ),
+    ],
+)
+def test_what_no_template_can_be_told_is_refused(model: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(reason)):
+        _with_template(**model)
+
+
+def test_no_packaged_model_is_asked_otherwise_tomorrow() -> None:
+    # Llama 3.2's template writes the date of the day into prompts, unless it is given one.
+    llamas = [m for profile in PROFILES for m in load(profile=profile).models if "Llama-3.2" in m.source]
+    assert llamas
+    assert all(model.chat_template_kwargs == {"date_string": "26 Jul 2024"} for model in llamas)
 
 
 def test_engines_of_ended_jobs_are_told_from_all_others() -> None:

@@ -39,6 +39,7 @@ def _changes() -> list[dict[str, Any]]:
         {"models": (first.model_copy(update={"chat_template": True}), *others)},
         {"models": tuple(others)},
         {"limits": config.limits.model_copy(update={"zero_shot_tokens": 7})},
+        {"models": (first.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}}), *others)},
     ]
 
 
@@ -116,6 +117,7 @@ def test_an_index_with_a_type_that_no_prompt_can_hold_is_refused(tmp_path: Path)
         ("extracted", _changes()[0], ["chat_templates"]),
         ("extracted", _changes()[1], ["models"]),
         ("extracted", _changes()[2], ["answer_tokens"]),
+        ("extracted", _changes()[3], ["chat_template_kwargs"]),
         ("gold", _changes()[1], []),
     ],
 )
@@ -130,6 +132,17 @@ def test_an_index_that_other_models_extracted_is_used_and_told(
     assert pool.texts is None
     fields = [message.split("other ")[1].split(" than")[0] for message in caplog.messages]
     assert fields == told
+
+
+def test_an_index_of_what_a_template_was_told_is_told_where_it_is_told_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = _config("extracted", labels=LABELS)
+    config = config.model_copy(update={"demonstrations": config.demonstrations.model_copy(update={"k": 1})})
+    write_empty_index(tmp_path / "index", origin(config.model_copy(update=_changes()[3]), POOL, LABELS))
+    with caplog.at_level(logging.WARNING, "el4ner_ray.pool"):
+        open_pool(config, str(tmp_path / "index"))
+    assert ["with other chat_template_kwargs than" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize("name", ["spans.npy", "span_of.npy", "starts.npy", "sentences.npy", "pool.parquet"])
