@@ -87,8 +87,8 @@ class Usage(msgspec.Struct, gc=False):
     """What one stage asked of one model.
 
     `merged` counts requests that an equal one paid for; `seconds` adds up the time that requests spent in the engine;
-    `unaligned` counts surfaces that a model named but the sentence does not hold; `fallbacks` counts sentences
-    retrieved by whole-sentence similarity.
+    `surfaces` counts those that a model named, `unaligned` those of them that the sentence does not hold; `fallbacks`
+    counts sentences retrieved by whole-sentence similarity.
     """
 
     requests: int = 0
@@ -97,6 +97,7 @@ class Usage(msgspec.Struct, gc=False):
     cached_tokens: int = 0
     generated_tokens: int = 0
     parse_failures: int = 0
+    surfaces: int = 0
     unaligned: int = 0
     fallbacks: int = 0
     seconds: float = 0.0

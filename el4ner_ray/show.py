@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -12,6 +13,8 @@ from rich.text import Text
 
 from el4ner_ray.results import AnnotatedDocument, read_annotations
 
+# Below, a model may have been unlucky; a good one's share is some percent.
+_ENOUGH_SURFACES, _HARDLY_ANY = 50, 0.9
 _SAMPLE_DOCUMENTS, _SAMPLE_CHARACTERS = 5, 200
 _CONTROLS = regex.compile(r"(?![\n\t])\p{Cc}")
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -24,6 +27,25 @@ def run_tables(run: Mapping[str, Any], directory: str) -> Iterator[Table]:
         yield cost_table(preparation, "costs of index and calibration")
     yield cost_table(run["stages"], "costs")
     yield totals_table(run)
+
+
+def strangers(stages: Mapping[str, Any]) -> Iterator[str]:
+    """A warning for each model that hardly ever named what is in the texts: it was not asked in a way that it follows.
+
+    `stages` are the costs by stage and model of run.json.
+    """
+    surfaces, unaligned = Counter[str](), Counter[str]()
+    for models in stages.values():
+        for model, usage in models.items():
+            surfaces[model] += usage.get("surfaces", 0)  # none in runs of earlier versions
+            unaligned[model] += usage["unaligned"]
+    for model, number in surfaces.items():
+        if number >= _ENOUGH_SURFACES and _HARDLY_ANY * number < unaligned[model] <= number:
+            yield (
+                f"warning: {unaligned[model]} of the {number} names that {model} gave are not in the texts: it has no "
+                "say. Try `chat_template` the other way round; a model that thinks before it answers is told not to "
+                "with `chat_template_kwargs: {enable_thinking: false}` (Qwen3)"
+            )
 
 
 def sample_table(directory: str) -> Table:

@@ -97,7 +97,7 @@ def retry(
 
 def _conclude(run: dict[str, Any], output: str, max_failed: float, as_json: bool) -> None:
     """Show a finished run; exit with 1 if too much of it failed."""
-    from el4ner_ray.show import run_tables
+    from el4ner_ray.show import run_tables, strangers
 
     if as_json:
         typer.echo(json.dumps(run, indent=2, ensure_ascii=False))
@@ -105,6 +105,8 @@ def _conclude(run: dict[str, Any], output: str, max_failed: float, as_json: bool
         for table in run_tables(run, output):
             out.print(table)
         out.print(f"annotations: {output.rstrip('/')}/annotations/*.parquet", soft_wrap=True)
+    for warning in strangers(run["stages"]):
+        complain(warning)
     documents = run["documents"]
     not_ok = documents["failed"] + documents["partial"]
     # As a quotient: 0.29 * 100 is less than 29.

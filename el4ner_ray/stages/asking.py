@@ -102,6 +102,7 @@ class Asker:
             ledger.parse_failure(model, answer.problem, completion, question.span)
         spans, missing = align(question.text, answer.surfaces)
         if not completion.merged:
+            ledger.usage[model].surfaces += len(answer.surfaces)
             ledger.usage[model].unaligned += len(missing)
         return [Span(question.span.start + span.start, question.span.start + span.end) for span in spans]
 

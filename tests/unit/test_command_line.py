@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -18,6 +19,7 @@ from typer.main import get_command
 from el4ner_ray import cli, job
 from el4ner_ray.engines import bundled
 from el4ner_ray.export.registry import FORMATS
+from el4ner_ray.schema import Usage
 from el4ner_ray.serve import application
 from tests.conftest import ROOT, write_jsonl
 from tests.unit.test_report import document, run_json, write_run
@@ -55,6 +57,20 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ANNOTATE = ("annotate", "in.jsonl", "--pool", "pool.jsonl", "-o", "out", "--profile", "fake")
+
+
+@pytest.mark.parametrize("more", [(), ("--json", "--quiet")])
+def test_a_model_that_named_nothing_of_the_texts_is_told_of_at_the_end(
+    more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [document("1", "Ana slept.")]
+    out = write_run(tmp_path, rows)
+    usage = msgspec.to_builtins(Usage(requests=60, surfaces=60, unaligned=60))
+    run = run_json(rows, stages={"extract": {"qwen3": usage}})
+    monkeypatch.setattr(job, "annotate", lambda *_, **__: run)
+    arguments = ("annotate", "in.jsonl", "--pool", "pool.jsonl", "-o", out, "--profile", "fake", *more)
+    assert call(monkeypatch, *arguments) == 0
+    assert "el4ner: warning: 60 of the 60 names that qwen3 gave are not in the texts" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("finished")

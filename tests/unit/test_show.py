@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
-from el4ner_ray.show import _marked, _plain, sample_table
+from el4ner_ray.show import _marked, _plain, sample_table, strangers
 from tests.unit.test_evaluation import entity_row, row, write_run
 
 
@@ -29,3 +30,19 @@ def test_a_type_controls_no_terminal(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120, record=True)
     console.print(sample_table(directory))
     assert "Oslo pl ]0;title ace 0.50" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "unaligned", "told"), [(50, 46, 1), (50, 45, 0), (49, 49, 0), (1000, 30, 0), (0, 60, 0), (60, 90, 0)]
+)
+def test_a_model_whose_names_are_nearly_never_in_the_texts_is_told_of(surfaces: int, unaligned: int, told: int) -> None:
+    # Once a model that thought aloud answered `<think>` to every question, and the run said nothing of it. The last two
+    # are runs that were begun when the surfaces were not counted.
+    good = {"surfaces": 400, "unaligned": 10}
+    stages = {"extract": {"qwen3": {"surfaces": surfaces, "unaligned": unaligned}, "b": good}, "retrieve": {}}
+    told_of = list(strangers(stages))
+    assert len(told_of) == told
+    assert all(f"{unaligned} of the {surfaces} names that qwen3 gave" in line for line in told_of)
+    split = {"surfaces": surfaces // 2, "unaligned": unaligned // 2}
+    rest = {"surfaces": surfaces - surfaces // 2, "unaligned": unaligned - unaligned // 2}
+    assert list(strangers({"pre_extract": {"qwen3": split}, "extract": {"qwen3": rest}})) == told_of
