@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from el4ner_ray.config import JobConfig
+from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.core.prompting import running_text
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.identity import source_identity
@@ -29,7 +29,7 @@ class CachedEnsemble:
     def __init__(self, config: JobConfig, file: Path) -> None:
         """Open or create the file of answers."""
         self._models = {model.name: model for model in config.models}
-        self._identities = {m.name: (source_identity(m.source, m.revision), m.chat_template) for m in config.models}
+        self._identities = {m.name: _identity(m) for m in config.models}
         self._engines: dict[str, object] = {}
         self._computing = asyncio.Lock()
         self._answers = sqlite3.connect(file)
@@ -78,3 +78,9 @@ class CachedEnsemble:
     def _known(self, key: bytes) -> Completion | None:
         row = self._answers.execute("select completion from answers where key = ?", (key,)).fetchone()
         return _decode(row[0]) if row else None
+
+
+def _identity(model: ModelConfig) -> tuple[object, ...]:
+    """What a model's answers depend on, but for the question; as it was before templates could be told anything."""
+    told = (model.chat_template_kwargs,) if model.chat_template_kwargs else ()
+    return (source_identity(model.source, model.revision), model.chat_template, *told)

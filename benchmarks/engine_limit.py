@@ -27,6 +27,7 @@ from benchmarks.task import Task
 from el4ner_ray.config import ModelConfig
 from el4ner_ray.engines.base import Request
 from el4ner_ray.engines.serving import environment_alone
+from el4ner_ray.engines.tokens import PromptEncoder
 from el4ner_ray.engines.vllm import VllmEngine, engine_arguments
 
 
@@ -115,13 +116,14 @@ class BareEngine(VllmEngine):
         self._model = model
         self._llm = LLM(**offline_arguments(model))
         self._tokenizer = self._llm.get_tokenizer()
+        self._prompts = PromptEncoder(model, self._tokenizer)
         self._token_ids = cache(self._make_token_ids)
 
     def seconds(self, requests: list[Request]) -> float:
         """Time for all of them, with tokenising."""
         began = time.perf_counter()
         self._llm.generate(
-            [self.prompt(request.turns) for request in requests],
+            [{"prompt_token_ids": self._prompts.ids(request.turns)} for request in requests],
             [self._sampling(request) for request in requests],
             use_tqdm=False,
         )

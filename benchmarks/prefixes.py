@@ -10,6 +10,7 @@ from el4ner_ray.config import FakeEngine, JobConfig, ModelConfig
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.bundled import resolve
 from el4ner_ray.engines.fake import ScriptedEngine
+from el4ner_ray.engines.tokens import PromptEncoder
 
 # vLLM's own on GPUs; profiles for CPUs name theirs.
 _BLOCK_TOKENS = 16
@@ -69,9 +70,4 @@ def tokens_of(model: ModelConfig) -> Callable[[tuple[str, ...]], list[int]]:
     """How the vLLM engine makes a model's prompts from turns."""
     from transformers import AutoTokenizer
 
-    from el4ner_ray.engines.vllm import VllmEngine
-
-    engine = object.__new__(VllmEngine)  # the prompts alone: no model is loaded
-    engine._model = model
-    engine._tokenizer = AutoTokenizer.from_pretrained(resolve(model.source), revision=model.revision)
-    return lambda turns: engine.prompt(turns)["prompt_token_ids"]
+    return PromptEncoder(model, AutoTokenizer.from_pretrained(resolve(model.source), revision=model.revision)).ids

@@ -165,7 +165,7 @@ class TransformersModel:
         dtype = "bfloat16" if self._device == "cuda" else cpu_dtype()  # what the engines compute in
         loaded = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
         self._model = loaded.to(self._device).eval()
-        self._chat = model.chat_template
+        self._chat, self._template = model.chat_template, model.chat_template_kwargs
 
     def answer(self, turns: tuple[str, ...], max_tokens: int, stop: str) -> tuple[str, bool]:
         """See Model."""
@@ -205,5 +205,5 @@ class TransformersModel:
         if not self._chat:
             return self._tokenizer.encode(running_text(turns), return_tensors="pt").to(self._device)
         return self._tokenizer.apply_chat_template(
-            messages(turns), add_generation_prompt=True, return_tensors="pt", return_dict=False
+            messages(turns), add_generation_prompt=True, return_tensors="pt", return_dict=False, **self._template
         ).to(self._device)

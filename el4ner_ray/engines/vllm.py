@@ -12,16 +12,18 @@ from typing import Any
 
 from el4ner_ray.config import ModelConfig
 from el4ner_ray.core.parsing import said_in_full
-from el4ner_ray.core.prompting import messages, running_text
 from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.bundled import resolve
+from el4ner_ray.engines.tokens import PromptEncoder
 from el4ner_ray.errors import FatalError, RetryableError
 
 # vLLM's bound on `logprob_token_ids`. Larger label sets are voted on without probabilities.
 _MAX_SCORED_TOKENS = 128
 # Sets of choices, of a job a few, whose tokens are kept: clients of the server name sets of their own.
 _KEPT_CHOICES = 64
+# How vLLM says that an answer is none: it was told to end it, or could not compute it. Such may be without any token.
+_BROKEN_OFF = ("abort", "error")
 
 
 def engine_arguments(model: ModelConfig) -> dict[str, Any]:
@@ -87,6 +89,7 @@ class VllmEngine:
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise FatalError(f"model {model.name}: vLLM cannot load {model.source}: {error}") from error
         self._tokenizer = self._llm.get_tokenizer()
+        self._prompts = PromptEncoder(model, self._tokenizer)
         self._ids = itertools.count()
         self._token_ids = lru_cache(_KEPT_CHOICES)(self._make_token_ids)
 
@@ -117,15 +120,6 @@ class VllmEngine:
         """End vLLM's processes."""
         self._llm.shutdown()
 
-    def prompt(self, turns: tuple[str, ...]) -> dict[str, Any]:
-        """The prompt as vLLM takes it: token ids, made by the chat template or from the running text."""
-        if self._model.chat_template:
-            ids = self._tokenizer.apply_chat_template(
-                messages(turns), add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-            return {"prompt_token_ids": ids}
-        return {"prompt_token_ids": self._tokenizer.encode(running_text(turns))}
-
     async def _answer(self, request: Request) -> Completion:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -134,7 +128,7 @@ class VllmEngine:
         started = loop.time()
         final = None
         try:
-            prompt = self.prompt(request.turns)
+            prompt = {"prompt_token_ids": self._prompts.ids(request.turns)}
             async for output in self._llm.generate(
                 prompt, self._sampling(request), f"r{next(self._ids)}", priority=request.priority
             ):
@@ -147,6 +141,8 @@ class VllmEngine:
         if final is None:
             raise RetryableError(f"model {self._model.name}: the engine gave no answer")
         answer = final.outputs[0]
+        if answer.finish_reason in _BROKEN_OFF:
+            raise RetryableError(f"model {self._model.name}: the engine broke an answer off ({answer.finish_reason})")
         return Completion(
             text=self._text(request, answer),
             # An answer that vLLM ends because it only repeats itself has said all that it has to say.

@@ -1,8 +1,9 @@
 """Calls to an engine."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,12 @@ from ray.exceptions import OutOfMemoryError
 from tenacity import wait_none
 
 from el4ner_ray import logs
-from el4ner_ray.config import load
+from el4ner_ray.config import ModelConfig, load
 from el4ner_ray.engines import client
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.engines.vllm import VllmEngine
+from el4ner_ray.errors import RetryableError
 from el4ner_ray.parts import sentence_rows
 from el4ner_ray.stages.asking import Asker
 from el4ner_ray.stages.base import Batch, spent
@@ -105,6 +107,7 @@ def test_an_answer_for_equal_sentences_is_counted_once(monkeypatch: pytest.Monke
     usage, failures = spent(batch.ledgers)
     counts = {m: (u.requests, u.merged, u.parse_failures, u.unaligned) for m, u in usage.items()}
     assert counts == dict.fromkeys(config.model_names, (1, 7, 1, 64)) | {"fake-b": (2, 14, 2, 64)}
+    assert {u.surfaces for u in usage.values()} == {64}
     assert len(failures) == 8 * (len(config.models) + 1)  # each sentence lacks an answer
 
 
@@ -129,3 +132,24 @@ def test_an_engine_that_is_stuck_is_not_healthy(stuck: bool) -> None:
         return bool(done)
 
     assert asyncio.run(check()) is not stuck
+
+
+@pytest.mark.parametrize("choices", [(), ("true", "false")])
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_an_answer_that_the_engine_broke_off_is_asked_for_again(reason: str, choices: tuple[str, ...]) -> None:
+    # Once one of no token was an IndexError, which ended the run, and one in words was an empty answer.
+    pytest.importorskip("vllm")
+
+    class Llm:
+        async def generate(self, *_: Any, **__: Any) -> AsyncGenerator[Any]:
+            answer = SimpleNamespace(text="", token_ids=[], finish_reason=reason, logprobs=None)
+            yield SimpleNamespace(outputs=[answer], prompt_token_ids=[1], num_cached_tokens=0)
+
+    engine = object.__new__(VllmEngine)
+    engine._model = ModelConfig(name="phi-4", source="fake")
+    engine._llm, engine._ids = Llm(), itertools.count()
+    engine._prompts = SimpleNamespace(ids=lambda turns: [1])  # type: ignore[assignment]
+    engine._token_ids = lambda written: [[number] for number, _ in enumerate(written)]  # type: ignore[assignment]
+    told = rf"^model phi-4: the engine broke an answer off \({reason}\)$"
+    with pytest.raises(RetryableError, match=told):
+        asyncio.run(engine.generate([Request(("x",), max_tokens=4, choices=choices)]))
