@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Print medians and ranges of the rounds."""
     busy = os.getloadavg()[0]
-    table = Table("model", "prompt", "tokens", "whole, ms", "in pieces, ms", "as many")
+    table = Table("model", "prompt", "tokens", "whole, ms", "in pieces, ms", "whole / pieces")
     measured = {}
     for name, chat in _MODELS:
         encoder = _encoder(name, chat)
