@@ -2,14 +2,16 @@
 
 Three forms are read, told apart by the name of the source:
 
-- JSON lines (`.jsonl`): `{"id", "text", "entities": [{"start", "end", "type", "text"}]}`, where `id` and an entity's
-  `text` may be left out;
-- CoNLL columns (`.conll`, `.bio`, `.iob`, `.tsv`): the token first, the tag last, a blank line between sentences;
+- JSON lines (`.jsonl`, `.json`): `{"id", "text", "entities": [{"start", "end", "type", "text"}]}`, where `id` and an
+  entity's `text` may be left out;
+- CoNLL columns (`.conll`, `.bio`, `.iob`, `.tsv`): the token first, the tag last, a blank line between sentences; a
+  column of numbers before the token is refused;
 - Hugging Face data sets with `tokens` and `ner_tags`: a local folder written by `save_to_disk`, `hf://NAME[:SPLIT]`, or
   `.parquet`.
 
-Text files may end in `.gz` or `.zst` and, like `.parquet`, may lie behind any URI that fsspec opens. Offsets are code
-points of the text as it stands in the file, half-open; tokens are joined by one space. Whatever is wrong with a source
+Endings are told as those of a corpus are (`readers.suffix`): case does not count. Text files may end in `.gz` or `.zst`
+and, like `.parquet`, may lie behind any URI that fsspec opens. Offsets are code points of the text as it stands in the
+file, half-open; tokens are joined by one space. Whatever is wrong with a source
 is a UsageError of one line that names file, line or row, field and the mend: nothing is skipped or put right silently.
 """
 
@@ -34,7 +36,13 @@ from el4ner_ray.core.prompting import LABEL_RULE, is_label
 from el4ner_ray.errors import UsageError
 
 CONLL_SUFFIXES = (".conll", ".bio", ".iob", ".tsv")
-_KNOWN = f".jsonl, {', '.join(CONLL_SUFFIXES)} (each also .gz, .zst), .parquet, hf://NAME, or a save_to_disk folder"
+_FORMATS = {
+    **{each: kind for each, (kind, _) in readers.FORMATS.items() if kind in ("jsonl", "parquet")},
+    **{suffix + packed: "conll" for suffix in CONLL_SUFFIXES for packed in ("", ".gz", ".zst")},
+}
+_KNOWN = (
+    f".jsonl, .json, {', '.join(CONLL_SUFFIXES)} (each also .gz, .zst), .parquet, hf://NAME, or a save_to_disk folder"
+)
 _SHAPE = 'write {"id", "text", "entities": [{"start", "end", "type"}]} on one line, [] where there is no entity'
 _OFFSETS = "offsets count code points from 0, the end is exclusive"
 _TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
@@ -62,8 +70,9 @@ class LabelledText(msgspec.Struct, frozen=True):
 
     @property
     def mentions(self) -> tuple[tuple[str, str], ...]:
-        """The (surface, type) of each entity."""
-        return tuple((self.text[entity.start : entity.end], entity.type) for entity in self.entities)
+        """The (surface, type) of each entity in the order of the text, what others lie in before them."""
+        ordered = sorted(self.entities, key=lambda entity: (entity.start, -entity.end))
+        return tuple((self.text[entity.start : entity.end], entity.type) for entity in ordered)
 
 
 class _Entity(msgspec.Struct):
@@ -145,18 +154,19 @@ def _given_rows(source: Rows, where: str) -> _Rows:
 
 
 def _rows(source: str, where: str) -> _Rows:
-    path = PurePosixPath(source)
-    suffix = PurePosixPath(path.stem).suffix if path.suffix in (".gz", ".zst") else path.suffix
     local = None if "://" in source else Path(source)
     if local and not local.exists():
         raise UsageError(f"{where}: there is no such file or folder; give the path of one that can be read")
-    if suffix == ".jsonl" and not (local and local.is_dir()):
-        return _json_rows(source, where)
-    if suffix in CONLL_SUFFIXES and not (local and local.is_dir()):
-        return _conll_rows(source, where)
-    if path.suffix == ".parquet" or source.startswith("hf://") or (local and local.is_dir()):
+    if source.startswith("hf://") or (local and local.is_dir()):
         return _dataset_rows(_dataset(source, where), where)
-    raise UsageError(f"{where}: the ending {path.suffix!r} says no known form; give {_KNOWN}")
+    form = _FORMATS.get(readers.suffix(source, _FORMATS) or "")
+    if form == "jsonl":
+        return _json_rows(source, where)
+    if form == "conll":
+        return _conll_rows(source, where)
+    if form == "parquet":
+        return _dataset_rows(_parquet(source, where), where)
+    raise UsageError(f"{where}: the ending {PurePosixPath(source).suffix!r} says no known form; give {_KNOWN}")
 
 
 def _json_rows(source: str, where: str) -> _Rows:
@@ -172,9 +182,14 @@ def _json_rows(source: str, where: str) -> _Rows:
 
 
 def _conll_rows(source: str, where: str) -> _Rows:
-    tokens: list[str] = []
+    sentence: list[list[str]] = []
     tags: list[tuple[str, str]] = []
     first = 0
+
+    def row() -> tuple[str, int, _Row]:
+        _check_token_first(sentence, f"{where}, line {first}")
+        return "line", first, _tagged_row([columns[0] for columns in sentence], tags)
+
     for number, line in _lines(source, where):
         at = f"{where}, line {number}"
         try:
@@ -185,17 +200,32 @@ def _conll_rows(source: str, where: str) -> _Rows:
             raise UsageError(f"{at}: there is a carriage return in the line; end every line with a line feed")
         columns = _columns(stripped)
         if not columns or columns[0] == "-DOCSTART-":
-            if tokens:
-                yield "line", first, _tagged_row(tokens, tags)
-            tokens, tags = [], []
+            if sentence:
+                yield row()
+            sentence, tags = [], []
             continue
         if len(columns) < 2:
             raise UsageError(f"{at}: tag: there is one column only; write the token first and its tag last")
-        first = first if tokens else number
-        tokens.append(columns[0])
+        first = first if sentence else number
+        sentence.append(columns)
         tags.append(_parse_tag(columns[-1], f"{at}: tag"))
-    if tokens:  # the last sentence of a file that does not end in a line feed
-        yield "line", first, _tagged_row(tokens, tags)
+    if sentence:  # the last sentence of a file that does not end in a line feed
+        yield row()
+
+
+def _check_token_first(sentence: Sequence[Sequence[str]], at: str) -> None:
+    """Raise UsageError where the first column of a sentence numbers its tokens, and another can hold them.
+
+    A sentence of the numbers 1 to n may be one: its second column then has the word class, which is the same for all.
+    """
+    first, second = zip(*((columns[0], columns[1]) for columns in sentence), strict=True)
+    counts = all(columns[0] == str(number) for number, columns in enumerate(sentence, 1))
+    if counts and len(set(second)) > 1 and min(map(len, sentence)) > 2:
+        numbers = ", ".join(first[:2])
+        raise UsageError(
+            f"{at}: token: the first column only counts: {numbers}{', ...' * (len(first) > 2)}; "
+            "write the token first and its tag last"
+        )
 
 
 def _columns(line: str) -> list[str]:
@@ -234,20 +264,33 @@ def _tagged_row(tokens: Sequence[str], tags: Sequence[tuple[str, str]], id_: str
     return _Row(" ".join(tokens), entities, id_)
 
 
+def _parquet(source: str, where: str) -> Any:
+    """A `datasets.Dataset`."""
+    import datasets  # takes seconds, and only these forms need it
+
+    content = pa.BufferReader(_read(source, where))
+    try:
+        # The Arrow schema's metadata keeps a ClassLabel's names; Dataset.from_parquet would copy into a cache.
+        return datasets.Dataset(parquet.valid(parquet.table(content)))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _no_dataset(where, error) from None
+
+
+def _no_dataset(where: str, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UsageError(f"{where}: no data set can be loaded from it: {reason}; give {_KNOWN}")
+
+
 def _dataset(source: str, where: str) -> Any:
     """A `datasets.Dataset`. Of several splits one must be named: which is meant is not ours to guess."""
     import datasets  # takes seconds, and only these forms need it
 
     name, _, split = source.removeprefix("hf://").partition(":")
     try:
-        if source.endswith(".parquet"):
-            # The Arrow schema's metadata keeps a ClassLabel's names; Dataset.from_parquet would copy into a cache.
-            return datasets.Dataset(parquet.valid(parquet.table(pa.BufferReader(_read(source, where)))))
         hub = source.startswith("hf://")
         found = datasets.load_dataset(name, split=split or None) if hub else datasets.load_from_disk(source)
     except (OSError, ValueError, ImportError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{where}: no data set can be loaded from it: {reason}; give {_KNOWN}") from None
+        raise _no_dataset(where, error) from None
     if not isinstance(found, dict):
         return found
     if len(found) != 1:
@@ -305,6 +348,8 @@ def _problem(entity: _Entity, text: str, for_prompts: bool) -> str:
         return f"start: {start} is not before the end {end}; {_OFFSETS}"
     if entity.text is not None and entity.text != text[start:end]:
         return f"text: {entity.text!r:.80} is not text[{start}:{end}], which is {text[start:end]!r:.80}; {_OFFSETS}"
+    if text[start:end].isspace():
+        return f"start: text[{start}:{end}] is white space only; mark what is named, or take the entity out"
     if not label.strip():
         return "type: is empty; give the entity's type"
     if for_prompts and not is_label(label):
@@ -316,9 +361,10 @@ def _lines(source: str, where: str) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, unpacked, without a byte order mark. A file cut short is an error, not a short file."""
     content = _read(source, where)
     try:
-        if source.endswith(".gz"):
+        packed = PurePosixPath(source).suffix.lower()
+        if packed == ".gz":
             content = gzip.decompress(content)
-        elif source.endswith(".zst"):
+        elif packed == ".zst":
             content = b"".join(_zstd_frames(content))
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise UsageError(f"{where}: cannot be unpacked: {error}; write the file again") from None

@@ -65,10 +65,10 @@ class Row:
     error: str | None = None
 
 
-def suffix(uri: str) -> str | None:
+def suffix(uri: str, known: Collection[str] = tuple(FORMATS)) -> str | None:
     """The known suffix of a file name, the longest that fits (`.jsonl.gz`, not `.gz`), or None. Case is ignored."""
     name = uri.rsplit("/", 1)[-1].lower()
-    return max((known for known in FORMATS if name.endswith(known)), key=len, default=None)
+    return max((each for each in known if name.endswith(each)), key=len, default=None)
 
 
 def columns(uri: str) -> tuple[str, ...] | None:

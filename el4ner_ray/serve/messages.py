@@ -70,6 +70,11 @@ class Demonstration(_Message):
                     f"entities.{number}: [{entity.start}, {entity.end}) is no span of the text, which has "
                     f"{len(self.text)} code points; offsets count from 0, the end is exclusive"
                 )
+            if self.text[entity.start : entity.end].isspace():
+                raise ValueError(
+                    f"entities.{number}: [{entity.start}, {entity.end}) is white space only; mark what is named, or "
+                    "leave the entity out"
+                )
         shown = sum(entity.end - entity.start for entity in self.entities)
         if shown > limits.ENTITY_CHARACTERS:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Reading labelled sentences: every form, every offset, and a message that says where and what to do."""
 
 import gzip
+import itertools
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import zstandard
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText, check_against, labels_of, read_labelled
+from el4ner_ray.readers import suffix
 from tests.conftest import DATA
 
 GOOD = {"id": "a", "text": "Ann left", "entities": [{"start": 0, "end": 3, "type": "PER"}]}
@@ -54,6 +56,13 @@ def test_nested_entities_stay_and_duplicates_count_once(tmp_path: Path) -> None:
     row = {"text": "T2 one", "entities": [{"start": s, "end": e, "type": t} for s, e, t in spans]}
     (text,) = read_labelled(write(tmp_path / "g.jsonl", row), "gold")
     assert text.entities == tuple(LabelledSpan(*span) for span in dict.fromkeys(spans))
+
+
+def test_mentions_are_in_the_order_of_the_text(tmp_path: Path) -> None:
+    spans = [(12, 16, "place"), (0, 3, "person"), (0, 8, "team"), (0, 3, "name")]
+    row = {"text": "Ann Lees in Oslo", "entities": [{"start": s, "end": e, "type": t} for s, e, t in spans]}
+    (text,) = read_labelled(write(tmp_path / "p.jsonl", row), "pool")
+    assert text.mentions == (("Ann Lees", "team"), ("Ann", "person"), ("Ann", "name"), ("Oslo", "place"))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,7 @@ BAD_ROWS = {
     "start at end": (entity(start=3), "entities[0].start: 3 is not before the end 3"),
     "start after end": (entity(start=5), "entities[0].start: 5 is not before the end 3"),
     "text differs": (entity(text="Anne"), "entities[0].text: 'Anne' is not text[0:3], which is 'Ann'"),
+    "entity of white space": (entity(text=None, start=3, end=4), "entities[0].start: text[3:4] is white space only"),
     "type missing": (entity(type=None), "missing required field `type`"),
     "type a number": (entity(type=1), "`$.entities[0].type`"),
     "type empty": (entity(type=""), "entities[0].type: is empty"),
@@ -187,6 +197,28 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def long_frame(content: bytes) -> bytes:
     """A frame as `zstd --long=28` writes it: a header that wants a window of 256 MiB, and here one block as it is."""
     return b"\x28\xb5\x2f\xfd\x00\x90" + (len(content) << 3 | 1).to_bytes(3, "little") + content
+
+
+def test_names_are_read_as_those_of_a_corpus_are(tmp_path: Path) -> None:
+    line = (json.dumps(GOOD) + "\n").encode()
+    packed = {"": line, ".gz": gzip.compress(line), ".zst": zstandard.compress(line), ".GZ": gzip.compress(line)}
+    for stem, end in itertools.product(("p.json", "p.jsonl", "P.JSONL", "p.Json"), packed):
+        name = stem + end
+        (tmp_path / name).write_bytes(packed[end])
+        assert suffix(name), name
+        for role in ("pool", "gold"):
+            assert [text.id for text in read_labelled(str(tmp_path / name), role)] == ["a"], name
+    (tmp_path / "P.CoNLL.Gz").write_bytes(gzip.compress(b"Ann B-P\n"))
+    assert [text.text for text in read_labelled(str(tmp_path / "P.CoNLL.Gz"), "pool")] == ["Ann"]
+    pq.write_table(labelled_dataset().data.table, tmp_path / "C.PARQUET")
+    check_rows(read_labelled(str(tmp_path / "C.PARQUET"), "gold"))
+
+
+def test_json_over_several_lines_is_told_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps([GOOD], indent=1))
+    said = message(str(tmp_path / "p.json"))
+    assert ", line 1: " in said
+    assert "on one line" in said
 
 
 def test_packed_and_remote_files(tmp_path: Path) -> None:
@@ -297,6 +329,32 @@ def test_a_bad_conll_line_is_named(tmp_path: Path, line: str, wanted: str) -> No
     said = message(write(tmp_path / "p.conll", "", "Hi O", line))
     assert f", {wanted}" in said
     assert "; " in said
+
+
+def test_a_column_that_counts_is_not_taken_for_tokens(tmp_path: Path) -> None:
+    rows = ["1\tAnna\tB-PER", "2\tleft\tO"]
+    for path in (tmp_path / "p.conll", tmp_path / "last.conll"):
+        before = ["Hi there O", ""] if path.name == "p.conll" else []
+        said = message(write(path, *before, *rows, *([""] if before else [])))
+        assert f", line {len(before) + 1}: token: " in said
+        assert "the first column only counts: 1, 2; write the token first and its tag last" in said
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["1 O", "2 O"],  # there is no other column that could hold the token
+        ["1 CD O", "2 CD O", "3 CD O"],  # numbers have the same word class, tokens are not all the same
+        ["1 CD O"],
+        ["1 CD O", "2nd JJ O"],
+        ["2 CD O", "3 X O"],
+        ["1 CD O", "2 O"],
+        ["1 CD O", "2 X O", "goals NNS O"],
+    ],
+)
+def test_numbers_can_be_tokens(tmp_path: Path, rows: list[str]) -> None:
+    (text,) = read_labelled(write(tmp_path / "g.conll", *rows), "gold")
+    assert text.text.split() == [row.split()[0] for row in rows]
 
 
 # --- Hugging Face data sets

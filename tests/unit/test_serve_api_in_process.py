@@ -291,6 +291,10 @@ WRONG: list[tuple[Any, str]] = [
     (BODY | {"demonstrations": [SHOWN] * 33}, "demonstrations: "),
     (BODY | {"demonstrations": [SHOWN | {"text": " "}]}, "demonstrations.0: text"),
     (BODY | {"demonstrations": [SHOWN | {"entities": [{"start": 4, "end": 4, "type": "person"}]}]}, "[4, 4)"),
+    (
+        BODY | {"demonstrations": [SHOWN | {"entities": [{"start": 4, "end": 5, "type": "person"}]}]},
+        "demonstrations.0: entities.0: [4, 5) is white space only; mark what is named, or leave the entity out",
+    ),
     (BODY | {"demonstrations": [SHOWN | {"entities": [{"start": 0, "end": 11, "type": "person"}]}]}, "[0, 11)"),
     (BODY | {"demonstrations": [SHOWN | {"entities": [{"start": -1, "end": 1, "type": "person"}]}]}, "start: "),
     (BODY | {"demonstrations": [SHOWN | {"entities": [{"start": 0, "end": 1, "type": "gene"}]}]}, "'gene'"),
