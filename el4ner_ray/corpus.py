@@ -240,6 +240,9 @@ def _open_file(uri: str, name: str, text_column: str, id_column: str | None) -> 
         return CorpusFile(uri, kind, name, 0, None)
     for option, column in (("text_column", text_column), ("id_column", id_column)):
         if column is not None and column not in columns:
+            if kind == "csv" and len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
+                found = f"there is no column {column!r} but only {columns[0]!r}: columns are separated by commas here"
+                raise UsageError(f"{uri}: {found}; write the file with commas")
             there = ", ".join(map(repr, columns)) or "none"
             raise UsageError(f"{uri}: there is no column {column!r}; set {option} to one of its columns: {there}")
     if kind == "parquet":

@@ -594,6 +594,22 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     assert "c.csv: the column name '\\udcff' is not UTF-8" in refused(tmp_path / "c.csv")
 
 
+def test_columns_that_are_not_separated_by_commas_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for header in ("id;text", "id\ttext"):
+        path.write_text(f"{header}\n1;Anna\n")
+        said = refused(path)
+        assert said.startswith(
+            f"{path}: there is no column 'text' but only {header!r}: columns are separated by commas"
+        )
+        assert "; write the file with commas" in said
+    for header in ("id", "id;text,n"):
+        path.write_text(f"{header}\n1;Anna\n")
+        assert "; set text_column to one of its columns: " in refused(path)
+    path.write_text("id;text\n1;Anna\n")
+    assert look(path, text="id;text").documents == 1
+
+
 def test_names_of_columns_do_not_steer_the_terminal(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [{"n\n\x1b[2J": "x"}])
     assert refused(path).endswith(r"its columns: 'n\n\x1b[2J'")
