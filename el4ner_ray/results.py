@@ -97,6 +97,11 @@ class _Model(msgspec.Struct, frozen=True):
 class _Settings(msgspec.Struct, frozen=True):
     models: tuple[_Model, ...]
     language: str = "en"
+    labels: dict[str, Any] | None = None
+
+
+class _Deciding(msgspec.Struct, frozen=True):
+    label_order: tuple[str, ...] = ()
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -104,11 +109,18 @@ class Account(msgspec.Struct, frozen=True):
 
     status: str
     config: _Settings
+    fingerprint_fields: _Deciding = _Deciding()
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models, in the order of the configuration."""
         return tuple(model.name for model in self.config.models)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label set, in the order of the prompts, whether or not a type was found; empty where nothing tells it."""
+        # The configuration names no labels where they are the pool's.
+        return self.fingerprint_fields.label_order or tuple(self.config.labels or ())
 
 
 def read_account(directory: str) -> Account | None:

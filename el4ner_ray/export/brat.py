@@ -8,7 +8,8 @@ does not say is as brat's own reader has it (server/src/annotation.py and projec
   shifted (nlplab/brat issue 1115); the files are right nevertheless.
 - An annotation is one line, and that reader ends lines wherever `str.splitlines` does. A mention with line breaks has
   a fragment for each of its lines (`0 3;4 8`), and these joined by spaces as its text.
-- Whether CR LF counts one or two depends on brat's version (issue 853): CR is written as a space, so that offsets hold.
+- Whether CR LF counts one or two depends on brat's version (issue 853), and a tab ends a field of an annotation: CR and
+  tab are written as spaces, so that offsets hold.
 - Type names have ASCII letters, digits, `_` and `-` only.
 """
 
@@ -20,25 +21,32 @@ from pathlib import Path
 
 import msgspec
 
-from el4ner_ray.export.shared import FOLDER_FILE, Export, Names, replacing
+from el4ner_ray.export.shared import FOLDER_FILE, Export, Names, label_note, replacing
 from el4ner_ray.results import AnnotatedDocument
 from el4ner_ray.schema import Span
 
 _NOT_IN_NAMES = r"[^A-Za-z0-9_-]+"
+_SPACED = "\r\t"
+_AS_SPACES = str.maketrans(dict.fromkeys(_SPACED, " "))
 _LINE_BREAK = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
 def write(export: Export) -> list[str]:
-    """Write the folder. Scores are kept as notes; votes are lost."""
+    """Write the folder. Scores are kept as notes; votes are lost.
+
+    `annotation.conf` has all labels of the run, so that an entity of any of them can be added by hand.
+    """
     names, encoder = Names(_NOT_IN_NAMES), msgspec.json.Encoder()
-    trimmed = returns = 0
+    for label in export.labels:
+        names[label]
+    trimmed = spaced = 0
     with replacing(export.path, export.overwrite) as folder:
         folder.mkdir()
         with (folder / "documents.jsonl").open("wb") as index:
             for number, document in enumerate(export.documents, 1):
                 name = f"doc-{number:06}"
                 trimmed += _write_document(folder / name, document, names)
-                returns += "\r" in document.text
+                spaced += any(mark in document.text for mark in _SPACED)
                 index.write(encoder.encode({"name": name, "id": document.doc_id, "status": document.status}) + b"\n")
         types = {name: type_ for type_, name in names.by_type.items()}
         entities = "".join(f"{name}\n" for name in types)
@@ -46,19 +54,19 @@ def write(export: Export) -> list[str]:
             f"[entities]\n{entities}\n[relations]\n\n[events]\n\n[attributes]\n", "ascii"
         )
         (folder / FOLDER_FILE).write_bytes(msgspec.json.encode({"format": "brat", "types": types}))
-    notes = names.notes()
+    notes = [*label_note(export.labels), *names.notes()]
     if trimmed:
         notes.append(
             f"mentions that begin or end with a line break, marked without it, or left out if blank: {trimmed}"
         )
-    if returns:
-        notes.append(f"documents with carriage returns, written as spaces to keep offsets: {returns}")
+    if spaced:
+        notes.append(f"documents with carriage returns or tabs, written as spaces to keep offsets: {spaced}")
     return notes
 
 
 def _write_document(path: Path, document: AnnotatedDocument, names: Names) -> int:
     """Returns the number of mentions that could not be marked as they are."""
-    text = document.text.replace("\r", " ")
+    text = document.text.translate(_AS_SPACES)
     lines: list[str] = []
     trimmed = 0
     for number, entity in enumerate(document.entities, 1):

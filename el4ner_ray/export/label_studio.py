@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from el4ner_ray.errors import UsageError
-from el4ner_ray.export.shared import Export, generator, replacing
+from el4ner_ray.export.shared import Export, generator, label_note, replacing
 from el4ner_ray.results import AnnotatedDocument
 
 FROM_NAME, TO_NAME = "label", "text"
@@ -30,10 +30,12 @@ _NO_LABEL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|
 def write(export: Export) -> list[str]:
     """Write the tasks, and the configuration to the same name with `.config.xml` in place of `.json`. Votes are lost.
 
+    The configuration has all labels of the run, so that an entity of any of them can be added by hand.
+
     Raises UsageError at a type that cannot be a label.
     """
     encoder, maker = msgspec.json.Encoder(), generator()
-    labels: dict[str, None] = {}
+    labels = dict.fromkeys(map(_checked, export.labels))
     configuration = export.path.with_name(f"{export.path.name.removesuffix('.json')}.config.xml")
     with (
         replacing(export.path, export.overwrite) as path,
@@ -49,7 +51,7 @@ def write(export: Export) -> list[str]:
                 separator = b",\n"
             file.write(b"\n]\n" if separator == b",\n" else b"[]\n")
         config_path.write_text(label_config(labels), "utf-8")
-    return [f"labelling configuration: {configuration}"]
+    return [f"labelling configuration: {configuration}", *label_note(export.labels)]
 
 
 def _task(document: AnnotatedDocument, maker: str) -> dict[str, Any]:

@@ -25,6 +25,9 @@ FORMATS: dict[str, Format] = {
     "web-annotation": web_annotation.write,
 }
 
+# Nothing in them says that a document failed: as words that are all tagged O, it would teach that no entity is in it.
+_WITHOUT_FAILED = frozenset({"conll", "web-annotation"})
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -70,9 +73,13 @@ def export_run(
     state = unfinished(account)
     language = language or (account.config.language if account else "en")
     documents = _selected(read_annotations(directory), directory, min_score, counts)
-    notes = FORMATS[format_](Export(documents, Path(output), overwrite, language))
+    if format_ in _WITHOUT_FAILED:
+        documents = (document for document in documents if document.status != "failed")
+    labels = account.labels if account else ()
+    notes = FORMATS[format_](Export(documents, Path(output), overwrite, language, labels))
+    fate = "left out" if format_ in _WITHOUT_FAILED else "written without entities"
     told = {
-        "failed": "documents that failed, written without entities",
+        "failed": f"documents that failed, {fate}",
         "partial": "documents annotated in part",
         "low": f"entities with a score below {min_score:g}, left out",
     }

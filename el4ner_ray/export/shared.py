@@ -17,7 +17,7 @@ import regex
 
 from el4ner_ray.errors import UsageError
 from el4ner_ray.files import replaced
-from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
+from el4ner_ray.results import RUN_FILE, AnnotatedDocument, AnnotatedEntity
 from el4ner_ray.schema import Span
 
 FOLDER_FILE = "export.json"  # in every folder that an export wrote; without it, a folder is never replaced
@@ -36,13 +36,15 @@ class Export:
     """What a format is asked for.
 
     `documents` can be read once; their entities are half-open ranges of code points of `text`. `path` is the file or
-    folder to write, `overwrite` says whether it may exist, `language` (ISO 639) decides where sentences end.
+    folder to write, `overwrite` says whether it may exist, `language` (ISO 639) decides where sentences end. `labels`
+    are the types that the run looked for, none where no run.json tells them; entities may have others.
     """
 
     documents: Iterator[AnnotatedDocument]
     path: Path
     overwrite: bool
     language: str
+    labels: tuple[str, ...]
 
 
 Format = Callable[[Export], list[str]]  # writes, and returns what its user must know: what is left out or renamed
@@ -94,6 +96,12 @@ def flat(entities: Iterable[AnnotatedEntity]) -> list[AnnotatedEntity]:
 def overlap_note(dropped: int, total: int, fate: str) -> list[str]:
     """The line about entities that `flat` does not keep, none where it keeps all; `fate` says what became of them."""
     return [f"entities nested in or overlapping a longer one, {fate}: {dropped} of {total}"] if dropped else []
+
+
+def label_note(labels: Collection[str]) -> list[str]:
+    """The line that a configuration lacks types, for whoever corrects with it; none where the run tells them."""
+    told = f"no {RUN_FILE} tells the labels of the run: the configuration has those only that occur"
+    return [] if labels else [told]
 
 
 class Tokenizer:

@@ -7,6 +7,9 @@ A `DocBin` is held in memory whole, so that one for a large archive could be nei
 - `doc.ents` has those that do not overlap: the longest, then that of the higher score.
 - `doc.user_data` has `doc_id`, `status` and `error`.
 
+Tokens outside of entities are O where the document is `ok`. In one that failed or was annotated in part they are
+missing values, from which `spacy train` learns nothing: nothing tells which of its sentences found no answer.
+
 Tokens are cut where entities begin and end, so that `doc.text` and all spans are exact. Offsets of characters
 (`span.start_char`) are code points.
 """
@@ -77,5 +80,5 @@ def _doc(document: AnnotatedDocument, tokenizer: Tokenizer, vocab: Any) -> Any:
         verified=[entity.verified for entity in entities],
     )
     longest = [doc.char_span(entity.start, entity.end, label=entity.type) for entity in flat(entities)]
-    doc.set_ents(longest, default="outside")
+    doc.set_ents(longest, default="outside" if document.status == "ok" else "missing")
     return doc

@@ -122,7 +122,7 @@ def one(text: str, *spans: tuple[int, int], type_: str = "t") -> AnnotatedDocume
 
 
 def ask(path: Path, *documents: AnnotatedDocument) -> Export:
-    return Export(iter(documents), path, overwrite=True, language="en")
+    return Export(iter(documents), path, overwrite=True, language="en", labels=("t",))
 
 
 # --- jsonl
@@ -141,9 +141,13 @@ def test_jsonl_in_datasets_and_in_el4ner(write: Any, documents: dict[str, Annota
             assert (found["type"], found["score"]) == (entity.type, entity.score)
             assert found["votes"] == [{"model": model, "type": type_} for model, type_ in entity.votes]
             assert (found["extracted_by"], found["verified"]) == (["m1"], True)
+    with pytest.raises(UsageError, match="is white space only"):  # no run finds such an entity
+        read_labelled(str(out), "gold")
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(line for line in lines if b'"blank"' not in line))
     gold = {text.id: text for text in read_labelled(str(out), "gold")}
     assert {id_: (text.text, set(text.typed)) for id_, text in gold.items()} == {
-        id_: (document.text, typed(document)) for id_, document in documents.items()
+        id_: (document.text, typed(document)) for id_, document in documents.items() if id_ != "spaces"
     }
     assert summary.notes == ("documents that failed, written without entities: 2", "documents annotated in part: 1")
     assert (summary.documents, summary.entities) == (len(documents), sum(len(d.entities) for d in documents.values()))
@@ -192,7 +196,8 @@ def test_conll_in_seqeval_nervaluate_and_el4ner(
     read = columns(out)
     names: dict[str, str] = {}
     wanted, sentences = [], []
-    for document, found in zip(documents.values(), read, strict=True):
+    annotated = [document for document in documents.values() if document.status != "failed"]
+    for document, found in zip(annotated, read, strict=True):
         tokens = [token for sentence in found for token, _ in sentence]
         assert "".join(tokens) == "".join(document.text.split()), document.doc_id
         assert not any(re.search(r"\s", token) for token in tokens)
@@ -228,6 +233,7 @@ def test_conll_in_seqeval_nervaluate_and_el4ner(
     left_out = total - sum(len(flat(document.entities)) for document in documents.values())
     assert f"entities nested in or overlapping a longer one, left out: {left_out} of {total}" in summary.notes
     assert "entities of white space only, left out: 1" in summary.notes
+    assert "documents that failed, left out: 2" in summary.notes
     assert "type 'a_b': written as 'a_b_2'" in summary.notes
 
 
@@ -263,6 +269,16 @@ def test_spacy_has_all_spans_and_their_evidence(write: Any, documents: dict[str,
     assert any("but not in doc.ents: " in note for note in summary.notes)
     corpus = list(Corpus(out)(nlp))  # as `spacy train` reads it; it skips texts without a token
     assert len(corpus) == sum(bool(document.text) for document in documents.values())
+
+
+@pytest.mark.parametrize(("status", "others"), [("ok", "O"), ("partial", ""), ("failed", "")])
+def test_what_nobody_looked_at_teaches_spacy_nothing(tmp_path: Path, status: str, others: str) -> None:
+    found = [(0, 3)] if status != "failed" else []
+    document = msgspec.structs.replace(one("Ann met Ben", *found), status=status)
+    spacy_docbin.write(ask(tmp_path / "out", document))
+    (doc,) = DocBin().from_disk(tmp_path / "out" / "docs-000001.spacy").get_docs(spacy.blank("xx").vocab)
+    assert [token.ent_iob_ for token in doc] == (["B"] if found else [others]) + [others] * 2
+    assert [ent.text for ent in doc.ents] == ["Ann"] * bool(found)
 
 
 def test_spacy_is_cut_into_files_that_fit_in_memory(
@@ -369,6 +385,58 @@ def test_label_studio_tasks_and_configuration(write: Any, documents: dict[str, A
     assert any(str(out.with_suffix(".config.xml")) in note for note in summary.notes)
 
 
+LABELS = ["date", "person", "人名"]
+
+
+def labelled_run(folder: Path, *rows: dict[str, Any], **account: Any) -> str:
+    """A run with a `run.json` that has these fields beside what readers need."""
+    directory = write_run(folder, list(rows))
+    config = {"models": [], **account.pop("config", {})}
+    (folder / "run.json").write_text(json.dumps({"status": "finished", "config": config, **account}))
+    return directory
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        {"config": {"labels": dict.fromkeys(LABELS, "what it is")}},
+        # Of the pool: where the configuration names no labels.
+        {"config": {"labels": None}, "fingerprint_fields": {"label_order": LABELS}},
+        {"config": {"labels": dict.fromkeys(sorted(LABELS)[::-1])}, "fingerprint_fields": {"label_order": LABELS}},
+    ],
+)
+@pytest.mark.parametrize("entities", [[], [entity_row(0, 3, "Ann", "person"), entity_row(8, 12, "Oslo", "place")]])
+def test_labels_that_were_never_predicted_can_be_given_by_hand(
+    tmp_path: Path, account: dict[str, Any], entities: list[dict[str, Any]]
+) -> None:
+    directory = labelled_run(tmp_path, row("1", "Ann and Oslo", *entities), **account)
+    extra = ["place"] if entities else []
+    options: dict[str, Any] = {"min_score": 0, "overwrite": False}
+    summary = export_run(directory, "label-studio", str(tmp_path / "tasks.json"), **options)
+    control = ElementTree.parse(tmp_path / "tasks.config.xml").getroot().find("Labels")
+    assert control is not None
+    assert [label.get("value") for label in control] == [*LABELS, *extra]
+    assert len(summary.notes) == 1
+    export_run(directory, "brat", str(tmp_path / "brat"), **options)
+    names = (tmp_path / "brat" / "annotation.conf").read_text().split("\n\n")[0].splitlines()
+    assert names == ["[entities]", "date", "person", "type", *extra]
+    assert json.loads((tmp_path / "brat" / "export.json").read_bytes())["types"]["type"] == "人名"
+
+
+@pytest.mark.parametrize("format_", ["label-studio", "brat"])
+def test_that_no_run_tells_the_labels_is_told(tmp_path: Path, format_: str) -> None:
+    directory = write_run(tmp_path, [row("1", "Ann", entity_row(0, 3, "Ann", "person"))], status=None)
+    notes = export_run(directory, format_, str(tmp_path / "out"), min_score=0, overwrite=False).notes
+    assert "no run.json tells the labels of the run: the configuration has those only that occur" in notes
+
+
+def test_a_label_of_the_run_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    directory = labelled_run(tmp_path, row("1", "Ann"), config={"labels": {"$text": ""}})
+    with pytest.raises(UsageError, match=r"--format label-studio: type .* cannot be a label"):
+        export_run(directory, "label-studio", str(tmp_path / "out.json"), min_score=0, overwrite=False)
+    assert not (tmp_path / "out.json").exists()
+
+
 @pytest.mark.parametrize("type_", ["$text", "cost $x", "a\x00b", "\ufffe"])
 def test_a_type_that_cannot_be_a_label_is_named(tmp_path: Path, type_: str) -> None:
     with pytest.raises(UsageError, match=r"--format label-studio: type .* cannot be a label"):
@@ -417,7 +485,7 @@ def test_brat_read_as_brat_does(write: Any, documents: dict[str, AnnotatedDocume
     for entry in index:
         document = documents[entry["id"]]
         text = (out / f"{entry['name']}.txt").read_bytes().decode()
-        assert text == document.text.replace("\r", " ")
+        assert text == document.text.replace("\r", " ").replace("\t", " ")
         found = brat_annotations(out / entry["name"])
         whole = {(spans[0][0], spans[-1][1], types[type_]) for spans, type_, _ in found.values()}
         assert whole == typed(document)
@@ -427,7 +495,19 @@ def test_brat_read_as_brat_does(write: Any, documents: dict[str, AnnotatedDocume
     assert conf[0].splitlines() == ["[entities]", *types]
     assert [section.strip() for section in conf[1:]] == ["[relations]", "[events]", "[attributes]"]
     assert "type '人名': written as 'type'" in summary.notes
-    assert "documents with carriage returns, written as spaces to keep offsets: 1" in summary.notes
+    assert "documents with carriage returns or tabs, written as spaces to keep offsets: 2" in summary.notes
+
+
+def test_no_tab_of_a_mention_begins_another_field_of_brats(tmp_path: Path) -> None:
+    notes = brat.write(ask(tmp_path / "out", one("A\tfoo\tbar", (2, 9), (1, 2))))
+    assert notes == ["documents with carriage returns or tabs, written as spaces to keep offsets: 1"]
+    found = brat_annotations(tmp_path / "out" / "doc-000001")
+    assert {id_: (spans, text) for id_, (spans, _, text) in found.items()} == {
+        "T1": ([(2, 9)], "foo bar"),
+        "T2": ([(1, 2)], " "),
+    }
+    lines = (tmp_path / "out" / "doc-000001.ann").read_bytes().splitlines()
+    assert [line.count(b"\t") for line in lines] == [2, 2, 2, 2]
 
 
 def test_brat_mentions_with_breaks_at_their_ends_are_counted(tmp_path: Path) -> None:
@@ -503,7 +583,8 @@ def test_web_annotation_selectors_resolve(write: Any, documents: dict[str, Annot
         found.setdefault(document.doc_id, set()).add((start, end, annotation["body"]["value"]))
     assert found == {id_: typed(document) for id_, document in documents.items() if document.entities}
     assert len({annotation["id"] for annotation in annotations}) == len(annotations) == summary.entities
-    silent = sum(not document.entities for document in documents.values())
+    assert "documents that failed, left out: 2" in summary.notes
+    silent = sum(not document.entities and document.status != "failed" for document in documents.values())
     assert f"documents without entities, which nothing in the file names: {silent}" in summary.notes
 
 
@@ -538,12 +619,12 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, format_: str) -> No
 
     for error, raised in ((KeyError, KeyError), (OSError, FatalError)):
         with pytest.raises(raised):
-            FORMATS[format_](Export(documents(error), tmp_path / "out", overwrite=False, language="en"))
+            FORMATS[format_](Export(documents(error), tmp_path / "out", overwrite=False, language="en", labels=()))
         assert list(tmp_path.iterdir()) == []
     FORMATS[format_](ask(tmp_path / "out", one("Ann", (0, 3))))
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(KeyError):
-        FORMATS[format_](Export(documents(KeyError), tmp_path / "out", overwrite=True, language="en"))
+        FORMATS[format_](Export(documents(KeyError), tmp_path / "out", overwrite=True, language="en", labels=()))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
@@ -561,7 +642,7 @@ def test_what_was_read_is_written_before_the_next_is_read(
                 written.append(sum(path.stat().st_size for path in files))
             yield one(f"Ann met {number} 👋 in Oslo. " * 4, (0, 3), (8, 9))
 
-    FORMATS[format_](Export(documents(), tmp_path / "out", overwrite=False, language="en"))
+    FORMATS[format_](Export(documents(), tmp_path / "out", overwrite=False, language="en", labels=()))
     assert 0 == written[0] < written[1] < written[2] < written[3]
 
 
@@ -662,7 +743,7 @@ def test_the_command_tells_what_is_not_in_the_output(
         main()
     assert caught.value.code == 0
     told = capsys.readouterr()
-    assert "el4ner: documents that failed, written without entities: 2\n" in told.err
+    assert "el4ner: documents that failed, left out: 2\n" in told.err
     assert "el4ner: entities nested in or overlapping a longer one, left out: " in told.err
     assert told.out.startswith(f"from {len(CASES) + 3} documents with ")
     assert out.is_file()
