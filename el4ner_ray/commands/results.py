@@ -96,8 +96,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="jsonl, conll, spacy, label-studio, brat, or web-annotation.",
-            autocompletion=lambda: ["jsonl", "conll", "spacy", "label-studio", "brat", "web-annotation"],
+            help="jsonl, conll, spacy, label-studio, brat, web-annotation, or csv.",
+            autocompletion=lambda: ["jsonl", "conll", "spacy", "label-studio", "brat", "web-annotation", "csv"],
         ),
     ],
     min_score: Annotated[

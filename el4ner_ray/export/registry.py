@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from el4ner_ray.errors import UsageError
-from el4ner_ray.export import brat, conll, jsonl, label_studio, spacy_docbin, web_annotation
+from el4ner_ray.export import brat, conll, jsonl, label_studio, spacy_docbin, spreadsheet, web_annotation
 from el4ner_ray.export.shared import Export, Format
 from el4ner_ray.languages import known
 from el4ner_ray.results import AnnotatedDocument, read_account, read_annotations, unfinished
@@ -23,10 +23,11 @@ FORMATS: dict[str, Format] = {
     "label-studio": label_studio.write,
     "brat": brat.write,
     "web-annotation": web_annotation.write,
+    "csv": spreadsheet.write,
 }
 
 # Nothing in them says that a document failed: as words that are all tagged O, it would teach that no entity is in it.
-_WITHOUT_FAILED = frozenset({"conll", "web-annotation"})
+_WITHOUT_FAILED = frozenset({"conll", "web-annotation", "csv"})
 
 
 @dataclass(frozen=True)

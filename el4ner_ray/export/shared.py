@@ -98,6 +98,11 @@ def overlap_note(dropped: int, total: int, fate: str) -> list[str]:
     return [f"entities nested in or overlapping a longer one, {fate}: {dropped} of {total}"] if dropped else []
 
 
+def silent_note(documents: int) -> list[str]:
+    """The line of formats that know entities only; none where every document has one."""
+    return [f"documents without entities, which nothing in the file names: {documents}"] if documents else []
+
+
 def label_note(labels: Collection[str]) -> list[str]:
     """The line that a configuration lacks types, for whoever corrects with it; none where the run tells them."""
     told = f"no {RUN_FILE} tells the labels of the run: the configuration has those only that occur"

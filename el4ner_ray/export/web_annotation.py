@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from el4ner_ray.export.shared import Export, generator, replacing
+from el4ner_ray.export.shared import Export, generator, replacing, silent_note
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
 
 CONTEXT_CHARACTERS = 32  # code points of prefix and suffix
@@ -35,7 +35,7 @@ def write(export: Export) -> list[str]:
             silent += not document.entities
             for number, entity in enumerate(document.entities, 1):
                 file.write(encoder.encode(_annotation(document, number, entity, maker)) + b"\n")
-    return [f"documents without entities, which nothing in the file names: {silent}"] if silent else []
+    return silent_note(silent)
 
 
 def _annotation(document: AnnotatedDocument, number: int, entity: AnnotatedEntity, maker: str) -> dict[str, Any]:

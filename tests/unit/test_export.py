@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 import datasets
 import jsonschema
 import msgspec
+import pandas
 import pytest
 import spacy
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ from spacy.training import Corpus
 
 from el4ner_ray.cli import main
 from el4ner_ray.errors import FatalError, UsageError
-from el4ner_ray.export import brat, conll, jsonl, label_studio, shared, spacy_docbin, web_annotation
+from el4ner_ray.export import brat, conll, jsonl, label_studio, shared, spacy_docbin, spreadsheet, web_annotation
 from el4ner_ray.export.registry import FORMATS, Summary, export_run
 from el4ner_ray.export.shared import Export, Names, Tokenizer, flat, replacing
 from el4ner_ray.labelled import read_labelled
@@ -588,6 +590,102 @@ def test_web_annotation_selectors_resolve(write: Any, documents: dict[str, Annot
     assert f"documents without entities, which nothing in the file names: {silent}" in summary.notes
 
 
+# --- csv
+
+COLUMNS = ["id", "start", "end", "type", "text", "score", "context"]
+STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff0b", "\uff0d", "\uff1d", "\uff20")
+# What docs/export.md says: one apostrophe is taken away there.
+OURS = re.compile(r"(?:^|(?<=[;\t\r\n]))'(?=[ ']*[-=+@\uff0b\uff0d\uff1d\uff20\0])|^'(?='*[\t\r\n])")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def test_csv_has_a_row_for_each_entity(write: Any, documents: dict[str, AnnotatedDocument]) -> None:
+    out, summary = write("csv")
+    rows = read_rows(out)
+    wanted = [(document, entity) for document in documents.values() for entity in document.entities]
+    assert len(rows) == summary.entities == len(wanted)
+    for found, (document, entity) in zip(rows, wanted, strict=True):
+        assert list(found) == COLUMNS
+        plain = {name: OURS.sub("", cell) for name, cell in found.items()}
+        start, end = int(found["start"]), int(found["end"])
+        assert (plain["id"], plain["type"], plain["text"]) == (document.doc_id, entity.type, entity.text)
+        assert document.text[start:end] == plain["text"]
+        assert float(found["score"]) == pytest.approx(entity.score, abs=5e-5)
+        around = document.text[max(0, start - 40) : end + 40]
+        assert plain["context"] == " ".join(around.split())
+        assert len(found["context"].splitlines()) <= 1
+    assert "documents that failed, left out: 2" in summary.notes
+    silent = sum(not document.entities and document.status != "failed" for document in documents.values())
+    assert f"documents without entities, which nothing in the file names: {silent}" in summary.notes
+    changed = sum(any(OURS.search(cell) for cell in found.values()) for found in rows)
+    assert any(note.endswith(f"what a spreadsheet would compute: {changed}") for note in summary.notes)
+
+
+def test_csv_in_pandas_and_for_excel(write: Any) -> None:
+    out, summary = write("csv")
+    content = out.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbfid,start,end,type,text,score,context\r\n")  # Excel asks for the mark
+    assert content.endswith(b"\r\n")
+    table = pandas.read_csv(out, keep_default_na=False)
+    assert list(table.columns) == COLUMNS
+    assert len(table) == summary.entities
+    assert table["start"].dtype == table["end"].dtype == "int64"
+    assert "星河汽车" in set(table["text"])
+
+
+@pytest.mark.parametrize("sign", STARTS)
+@pytest.mark.parametrize("column", ["id", "type", "text", "context"])
+def test_no_cell_begins_like_a_formula(tmp_path: Path, sign: str, column: str) -> None:
+    hostile = f"{sign}1+1"
+    document = one(
+        hostile if column in ("text", "context") else "x", (0, 1), type_=hostile if column == "type" else "t"
+    )
+    if column == "id":
+        document = msgspec.structs.replace(document, doc_id=hostile)
+    if column == "text":
+        document = one(hostile, (0, len(hostile)))
+    (note,) = spreadsheet.write(ask(tmp_path / "out.csv", document))
+    assert note == "entities in whose row an apostrophe stands before what a spreadsheet would compute: 1"
+    (found,) = read_rows(tmp_path / "out.csv")
+    cell = found[column]
+    if column == "context":
+        assert OURS.sub("", cell) == " ".join(hostile.split())
+    else:
+        assert (cell[0], OURS.sub("", cell)) == ("'", hostile)
+    assert not any(cell.startswith(STARTS) for cell in found.values())
+
+
+@pytest.mark.parametrize("border", [";", "\t", "\r", "\n", "\r\n"])
+def test_no_formula_begins_behind_what_may_be_a_border_of_cells(tmp_path: Path, border: str) -> None:
+    text = f"a{border} =cmd|' /C calc'!A0{border}b"
+    spreadsheet.write(ask(tmp_path / "out.csv", one(text, (0, len(text)))))
+    (found,) = read_rows(tmp_path / "out.csv")
+    assert f"{border}' =cmd" in found["text"]
+    assert OURS.sub("", found["text"]) == text
+
+
+def test_what_is_no_formula_stays_as_it_is(tmp_path: Path) -> None:
+    text = "Ann-Lee's a=b, \"C+\"; 'quoted' and x@y.org"
+    assert spreadsheet.write(ask(tmp_path / "out.csv", one(text, (0, len(text))))) == []
+    assert read_rows(tmp_path / "out.csv")[0]["text"] == text
+
+
+@given(st.lists(st.text("=+-@;' \t\r\n\0a\",", max_size=12), min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_every_cell_comes_back(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    path = tmp_path_factory.mktemp("csv") / "out.csv"
+    spreadsheet.write(ask(path, *(one(text, (0, len(text)), type_=text) for text in texts)))
+    found = read_rows(path)
+    assert [OURS.sub("", each["text"]) for each in found] == texts
+    assert not any(each["text"].startswith(STARTS) for each in found)
+    parts = (part.strip(" ") for each in found for part in re.split(r"[;\t\r\n]", each["text"]))
+    assert not any(part.startswith(STARTS) for part in parts)
+
+
 # --- What all formats share
 
 
@@ -691,7 +789,10 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--format", "xml", "-o", "out"], ["--format xml", "jsonl, conll, spacy, label-studio, brat, web-annotation"]),
+        (
+            ["--format", "xml", "-o", "out"],
+            ["--format xml", "jsonl, conll, spacy, label-studio, brat, web-annotation, csv"],
+        ),
         (["--format", "jsonl", "-o", "s3://bucket/out"], ["--output s3://bucket/out", "local path"]),
         (["--format", "jsonl", "-o", ""], ["--output ''", "names no file"]),
         (["--format", "brat", "-o", "."], ["--output '.'", "names no file"]),
