@@ -506,7 +506,8 @@ def test_nothing_can_run(tmp_path: Path) -> None:
     head = dict.fromkeys(("status", "engine", "started", "fingerprint"), HOSTILE[0])
     folder = write_run(tmp_path / "<img src=x onerror=ran=1>", rows, errors, config=config, **fields, **head)
     gold = [
-        {"id": payload, "text": payload, "entities": [{"start": 0, "end": 1, "type": payload}]} for payload in HOSTILE
+        {"id": payload, "text": payload, "entities": [{"start": 0, "end": len(payload), "type": payload}]}
+        for payload in HOSTILE
     ]
     page = report(folder, gold_source=str(write_jsonl(tmp_path / "gold.jsonl", gold)))
     tags = Counter(tag for tag, _ in page.elements)
