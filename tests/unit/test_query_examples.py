@@ -74,7 +74,7 @@ def test_the_documented_columns_are_those_of_the_output() -> None:
 
 def test_the_export_examples_run(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = re.findall(r"^\$ (el4ner export .*)$", (ROOT / "docs" / "export.md").read_text("utf-8"), re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         monkeypatch.setattr(sys, "argv", shlex.split(command))
         with pytest.raises(SystemExit) as caught:
