@@ -77,9 +77,10 @@ def end_leftovers() -> None:
 
 
 @contextmanager
-def session() -> Iterator[None]:
+def session(cpus: int = 0) -> Iterator[None]:
     """A Ray session: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine for the run.
 
+    One on this machine offers as many logical CPUs as there are cores, or `cpus` where that is more.
     On this machine, timeouts in what Ray starts, but for engines and the API, then pass up to 90 ms late
     (`engines.lax_timers`). Within it SIGTERM arrives as SystemExit, and so does SIGHUP, unless it is ignored or the
     caller handles it. Raises UsageError when the cluster does not answer.
@@ -100,7 +101,7 @@ def session() -> Iterator[None]:
         events: Path | None = None
         try:
             with lax_timers.inherited():
-                _join(local)
+                _join(local, cpus)
             if local:
                 events = Path(worker._global_node.get_logs_dir_path(), "events", "event_RAYLET.log")
             _configure_data()
@@ -159,7 +160,7 @@ def patient_start() -> Iterator[None]:
         services.get_node, ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = look, seconds
 
 
-def _join(local: bool) -> None:
+def _join(local: bool, cpus: int) -> None:
     # Not ray.init's own argument for it: this process, which a person reads, goes on as it is.
     job = JobConfig()
     job.set_py_logging_config(logs.of_workers())
@@ -168,7 +169,7 @@ def _join(local: bool) -> None:
     try:
         with _hangups_wait():
             if local:
-                _start_marked(job)
+                _start_marked(job, cpus)
             else:
                 _join_cluster(job)
     except SystemExit as ended:
@@ -197,14 +198,14 @@ def _no_answer(address: str, why: str = "") -> UsageError:
     )
 
 
-def _start_marked(job: JobConfig) -> None:
+def _start_marked(job: JobConfig, cpus: int) -> None:
     few = machine.cores() <= _FEW_CORES
     of_the_run = {orphans.MARK: orphans.this_driver().mark}
     if few:
         of_the_run |= {name: value for name, value in _FEW_ARENAS.items() if name not in os.environ}
     os.environ.update(of_the_run)
     try:
-        _start(job, few)
+        _start(job, cpus, few)
     finally:
         # Ray's processes have it now, and pass it on to all that they start. What this process starts itself, which
         # the caller of `Ensemble` may do, is none of the run.
@@ -237,7 +238,7 @@ def _handlers_restored() -> Iterator[None]:
                     signal.signal(number, handler)
 
 
-def _start(job: JobConfig, few_cores: bool) -> None:
+def _start(job: JobConfig, cpus: int, few_cores: bool) -> None:
     """A session on this machine. A raylet ends itself when its agent has not started after 30 s: then another try."""
     if few_cores:
         idle_loop.install()
@@ -247,7 +248,7 @@ def _start(job: JobConfig, few_cores: bool) -> None:
                 ray.init(
                     address="local",
                     job_config=job,
-                    num_cpus=max(2, machine.cores()),
+                    num_cpus=max(2, machine.cores(), cpus),
                     object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
                     include_dashboard=not few_cores,
                     _system_config=_NO_HISTORY if few_cores else None,

@@ -93,7 +93,9 @@ class Ensemble:
             raise FatalError("another ensemble runs in this process: use that one, or call its close() first")
         self._running.callback(_one_at_a_time.release)
         try:
-            self._running.enter_context(job.engines(self.config, self.config.labels or {}, self._say)).wait()
+            # Its stages may never be operators of Ray Data.
+            engines = job.engines(self.config, self.config.labels or {}, self._say, with_stages=False)
+            self._running.enter_context(engines).wait()
         except BaseException:
             self._running.close()
             raise

@@ -18,7 +18,7 @@ from ray.data import DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from el4ner_ray import cluster, machine, pipeline, tracing
+from el4ner_ray import capacity, cluster, machine, pipeline, tracing
 from el4ner_ray.accounting import Accounts, Parts, Retried, committed_parts, take_stock, together
 from el4ner_ray.calibration import VERSION, calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
@@ -321,9 +321,10 @@ def _cause(error: Exception) -> str:
 
 
 @contextmanager
-def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[Starting]:
+def engines(config: JobConfig, labels: Mapping[str, str], say: Say, *, with_stages: bool = True) -> Iterator[Starting]:
     """A Ray session with the ensemble. Where it computes on cores, it may still load, and the first question waits.
 
+    Raises UsageError where there will never be room for it, and for the stages of a job unless `with_stages` is False.
     Models on GPUs may load for longer than a run may stand still: they come from the Hub, or with a new node.
     """
     if config.segmenter == "sentencex" and not has_rules(config.language):
@@ -333,7 +334,9 @@ def engines(config: JobConfig, labels: Mapping[str, str], say: Say) -> Iterator[
             f"language {config.language}: no tagger, so all spans of a sentence weigh the same when demonstrations are "
             "chosen; set demonstrations.tagger to a spaCy pipeline if there is one (https://spacy.io/models)"
         )
-    with cluster.session(), _told_in_a_line():
+    of_stages = pipeline.cpus(config)
+    with cluster.session(capacity.logical_cpus(config, of_stages)), _told_in_a_line():
+        capacity.check(config, of_stages if with_stages else 0.0)
         DataContext.get_current().execution_no_progress_timeout_s = config.limits.request_seconds + NO_PROGRESS_SECONDS
         starting = None
         try:

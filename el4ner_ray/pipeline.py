@@ -59,6 +59,12 @@ def annotate(
         documents.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
 
 
+def cpus(config: JobConfig) -> float:
+    """Logical CPUs without which a run stands still: of its stages, of a task that reads and of one that writes."""
+    actors = len(STAGES[config.method]) - 1 + config.limits.retrievers
+    return actors * _STAGE_CPUS + 2 * TASK_CPUS
+
+
 def method(config: JobConfig, labels: Mapping[str, str], index: str, fusion: tuple[Fusion, float] | None) -> list[Step]:
     """The stages in their order, each with its arguments. `fusion` as in `annotate`."""
     return [

@@ -10,12 +10,14 @@ import ray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ReplicaState
 
 from el4ner_ray.errors import FatalError
 
 # A look costs Serve's controller a few milliseconds, and a model loads for a minute.
 PAUSE_SECONDS = 0.5
+# How often a run that waits for engines says for which ones.
+TELL_SECONDS = 60.0
 
 
 def application_name(model: str, job: str | None = None) -> str:
@@ -49,11 +51,32 @@ def why_failed(application: ApplicationStatusOverview) -> str:
     return telling[-1] if telling else str(application.message)
 
 
+def waiting_for(models: Sequence[str]) -> list[str]:
+    """For each model that has not come up: how many of its replicas are not there, and what Serve says of it."""
+    applications = serve.status().applications
+    found = {model: applications.get(application_name(model)) for model in models}
+    return [
+        f"{model} {_lacking(application)}"
+        for model, application in found.items()
+        if application is not None and not _has_started(model, application)
+    ]
+
+
+def _lacking(application: ApplicationStatusOverview) -> str:
+    deployments = application.deployments.values()
+    counted = [states for deployment in deployments for states in deployment.replica_states.items()]
+    there = sum(number for state, number in counted if state == ReplicaState.RUNNING)
+    wanted = sum(number for state, number in counted if state != ReplicaState.STOPPING)
+    # Serve's own message comes after half a minute: what a replica asks for and the cluster has, or that it loads.
+    told = " ".join(" ".join(deployment.message for deployment in deployments).split())
+    return f"lacks {wanted - there} of {wanted} replicas ({told or 'Ray Serve says nothing yet'})"
+
+
 class Starting:
     """Models that were told to start; a thread looks whether they have, so that others may load meanwhile."""
 
     def __init__(self, models: Sequence[str], say: Callable[[str], None]) -> None:
-        """`say` is told, from the thread, when all have started."""
+        """`say` is told, from the thread, when all have started, and once a minute before which have not."""
         self._models, self._say = models, say
         self._began = time.perf_counter()
         self._failure: FatalError | None = None
@@ -82,10 +105,13 @@ class Starting:
     def _watch(self) -> None:
         try:
             # The last look comes after `close`: what ended the run may be a model that had just failed.
-            closed = False
+            closed, told_at = False, self._began
             while not have_started(self._models):
                 if closed:
                     return
+                if time.perf_counter() - told_at >= TELL_SECONDS:
+                    told_at = time.perf_counter()
+                    self._tell_what_lacks(told_at - self._began)
                 closed = self._closed.wait(PAUSE_SECONDS)
             self.ended_at = time.perf_counter()
             self._say(f"engines are ready after {self.ended_at - self._began:.0f} s: {', '.join(self._models)}")
@@ -95,3 +121,8 @@ class Starting:
             self._failure = FatalError(f"engines do not start: {error}")
         finally:
             self._over.set()
+
+    def _tell_what_lacks(self, seconds: float) -> None:
+        # None: they have started in this moment.
+        if lacking := waiting_for(self._models):
+            self._say(f"engines are not ready after {seconds:.0f} s: {'; '.join(lacking)}")

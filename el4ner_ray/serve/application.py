@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Deployment
 
-from el4ner_ray import cluster, garbage, machine
+from el4ner_ray import capacity, cluster, garbage, machine
 from el4ner_ray.calibration import operating_point, read_fusion
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
@@ -113,7 +113,8 @@ def run(config: JobConfig, pool_folder: str | None, address: Address, limits: Li
         address.bound().close()
     key = api_key()
     labels = pool.labels if pool else config.labels or {}
-    with cluster.session():
+    with cluster.session(capacity.logical_cpus(config)):
+        capacity.check(config)
         try:
             serving.start(config, Prompts(config.prompts, labels).prefix, say).wait()
             _deploy(address, config, pool, limits, key)

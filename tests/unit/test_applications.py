@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ReplicaState
 
 from el4ner_ray.config import load
 from el4ner_ray.engines import applications, client
@@ -100,6 +100,37 @@ def test_waiting_ends_when_a_model_fails(serve_says: SaysInTurn) -> None:
     with pytest.raises(FatalError, match="model b does not start"):
         starting.wait()
     assert starting.ended_at is None
+
+
+def test_a_run_that_waits_says_once_a_minute_which_replicas_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = "Deployment 'a' has 3 replicas that have taken more than 30s to be scheduled.\nResources required: GPU"
+    states = {ReplicaState.RUNNING: 5, ReplicaState.STARTING: 3, ReplicaState.STOPPING: 1}
+    deploying = SimpleNamespace(
+        status=ApplicationStatus.DEPLOYING,
+        deployments={"a": SimpleNamespace(message=waits, replica_states=states)},
+    )
+    running = SimpleNamespace(status=ApplicationStatus.RUNNING)
+    looks = 0
+
+    def status() -> SimpleNamespace:
+        nonlocal looks
+        looks += 1
+        found = {application_name("a", JOB): deploying if looks < 40 else running, application_name("b", JOB): running}
+        return SimpleNamespace(applications=found)
+
+    monkeypatch.setattr(applications.serve, "status", status)
+    monkeypatch.setattr(applications.ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: JOB))
+    monkeypatch.setattr(applications, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(applications, "TELL_SECONDS", 0.1)
+    told: list[str] = []
+    Starting(["a", "b"], told.append).wait()
+    *lacking, ready = told
+    assert ready == "engines are ready after 0 s: a, b"
+    assert 1 <= len(lacking) <= 5  # of some 40 looks
+    assert set(lacking) == {
+        "engines are not ready after 0 s: a lacks 3 of 8 replicas (Deployment 'a' has 3 replicas that have taken more "
+        "than 30s to be scheduled. Resources required: GPU)"
+    }
 
 
 def test_a_run_that_ends_while_models_load_waits_for_none(

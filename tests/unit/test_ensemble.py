@@ -24,7 +24,7 @@ class Engines:
         self.started = self.ended = 0
 
     @contextmanager
-    def __call__(self, *_: Any) -> Iterator[SimpleNamespace]:
+    def __call__(self, *_: Any, with_stages: bool) -> Iterator[SimpleNamespace]:
         self.started += 1
         yield SimpleNamespace(wait=self._load)
         self.ended += 1

@@ -13,6 +13,8 @@ import pytest
 import ray
 
 from el4ner_ray import cluster, machine, orphans
+from el4ner_ray.capacity import logical_cpus
+from el4ner_ray.config import load
 from el4ner_ray.errors import UsageError
 from el4ner_ray.orphans import this_driver
 from tests.conftest import free_port
@@ -161,3 +163,15 @@ def test_ray_is_told_of_the_cores_that_there_is_time_for(monkeypatch: pytest.Mon
         with cluster.session():
             pass
     assert asked == [(2, False), (3, False), (8, True)]
+
+
+@pytest.mark.usefixtures("ended")
+def test_ray_has_logical_cpus_for_all_that_a_run_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two cores, the third of three engines with `cpus: 1` was waited for without end."""
+    asked: list[int] = []
+    monkeypatch.setattr(ray, "init", lambda num_cpus, **_: asked.append(num_cpus))
+    for cores in (2, 8):
+        monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
+        with cluster.session(logical_cpus(load(profile="paper"), 0.5)):
+            pass
+    assert asked == [4, 8]
