@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from el4ner_ray import garbage, logs, machine
 from el4ner_ray.config import JobConfig, ModelConfig
-from el4ner_ray.engines import batch_invariance, lax_timers
+from el4ner_ray.engines import batch_invariance, inherited, lax_timers
 from el4ner_ray.engines.applications import Starting, application_name
 from el4ner_ray.engines.base import Completion, Engine, Request
 from el4ner_ray.engines.fake import ScriptedEngine
@@ -44,6 +44,9 @@ _REQUESTS_AT_ONCE = 256
 # such: every page of them is mapped and zeroed anew. Kept instead, in huge pages where the system has them,
 # Qwen2.5-0.5B answered 120 questions in 31 s instead of 40 on one core, 60 in 11.5 instead of 17 on two.
 _KEPT_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:glibc.malloc.hugetlb=1"
+
+# Of engines whose user says nothing else.
+_DEFAULTS = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 _NICENESS = "EL4NER_NICENESS"
 _GIVING_WAY = 4  # above that of Ray's workers, which is 15 of 19: two fifths of the weight
@@ -98,11 +101,11 @@ def _loaded(config: JobConfig, model: ModelConfig) -> SleepingEngine:
     return VllmEngine(model)
 
 
-def deployment_options(config: JobConfig, model: ModelConfig, environment: dict[str, str]) -> dict[str, Any]:
+def deployment_options(config: JobConfig, model: ModelConfig, runtime_env: dict[str, Any]) -> dict[str, Any]:
     """Resources and behaviour of a model's replicas, as Ray Serve takes them."""
     actor: dict[str, Any] = {"num_cpus": model.cpus, "num_gpus": model.gpus}
-    if environment:
-        actor["runtime_env"] = {"env_vars": environment}
+    if runtime_env:
+        actor["runtime_env"] = runtime_env
     options: dict[str, Any] = {
         "name": model.name,
         **_replicas(config, model),
@@ -222,19 +225,21 @@ def environment_alone(model: ModelConfig) -> dict[str, str]:
     return cpu_environment(model, CoreShare(list(range(cores)), cores))
 
 
-def environments(config: JobConfig) -> dict[str, dict[str, str]]:
-    """The environment variables that each model's replicas are started with."""
+def environments(config: JobConfig, given: Mapping[str, str] = os.environ) -> dict[str, dict[str, str]]:
+    """The environment variables that each model's replicas are started with; `given` may set those of `_DEFAULTS`."""
     if config.engine == "fake":
         return {name: {} for name in config.model_names}
     shares = core_shares(config.models, machine.cores())
-    common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    common = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
     own = {model.name: cpu_environment(model, share) for model in config.models if (share := shares.get(model.name))}
     return {model.name: common | own.get(model.name, {}) for model in config.models}
 
 
 def engine_deployment(config: JobConfig, model: ModelConfig, prefix: str) -> Application:
     """What Serve runs for a model: replicas that compute the `prefix` of the job's prompts when they start."""
-    options = deployment_options(config, model, environments(config)[model.name])
+    job = inherited.of_job()
+    variables = environments(config, os.environ | job.get("env_vars", {}))[model.name]
+    options = deployment_options(config, model, inherited.with_variables(job, variables))
     return serve.deployment(EngineReplica).options(**options).bind(config, model, prefix)
 
 

@@ -19,7 +19,7 @@ from el4ner_ray import capacity, cluster, garbage, machine
 from el4ner_ray.calibration import operating_point, read_fusion
 from el4ner_ray.config import JobConfig
 from el4ner_ray.core.prompting import Prompts
-from el4ner_ray.engines import lax_timers, serving
+from el4ner_ray.engines import inherited, lax_timers, serving
 from el4ner_ray.engines.applications import application_name, why_failed
 from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.errors import FatalError, UsageError
@@ -185,7 +185,7 @@ def _options(actor: dict[str, Any]) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": _SECONDS_TO_FINISH + 2,
         "graceful_shutdown_wait_loop_s": 0.2,  # as of the engines
         "max_constructor_retry_count": 1,
-        "ray_actor_options": actor | {"runtime_env": {"env_vars": _CHEAP_CALLS}},
+        "ray_actor_options": actor | {"runtime_env": inherited.with_variables(inherited.of_job(), _CHEAP_CALLS)},
     }
 
 

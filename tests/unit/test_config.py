@@ -1,5 +1,6 @@
 """Configuration: what a profile asks Ray and vLLM for, what a wrong field is told, what a fingerprint sees."""
 
+import copy
 import doctest
 import os
 import platform
@@ -7,9 +8,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from el4ner_ray import config as config_module
 from el4ner_ray import machine
@@ -36,9 +39,8 @@ def test_paper_asks_for_a_gpu_a_replica_and_the_papers_models() -> None:
         "Qwen/Qwen2.5-14B-Instruct",
     ]
     for model in config.models:
-        options = serving.deployment_options(config, model, serving.environments(config)[model.name])
-        assert options["ray_actor_options"]["num_gpus"] == 1
-        assert "VLLM_CPU_KVCACHE_SPACE" not in options["ray_actor_options"]["runtime_env"]["env_vars"]
+        assert serving.deployment_options(config, model, {})["ray_actor_options"]["num_gpus"] == 1
+        assert "VLLM_CPU_KVCACHE_SPACE" not in serving.environments(config)[model.name]
         arguments = engine_arguments(model)
         assert arguments["enable_prefix_caching"] is True
         assert arguments["trust_remote_code"] is False
@@ -181,6 +183,44 @@ def test_an_eager_engine_on_cpu_compiles_nothing(eager: bool) -> None:
     models = tuple(m.model_copy(update={"engine": dict(m.engine) | {"enforce_eager": eager}}) for m in config.models)
     for environment in serving.environments(config.model_copy(update={"models": models})).values():
         assert (environment.get("TORCH_COMPILE_DISABLE") == "1") is eager
+
+
+@pytest.mark.parametrize("profile", ["paper", "tiny-cpu"])
+def test_engines_of_every_job_of_a_cluster_have_that_jobs_environment(
+    monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """Serve's controller, which belongs to the first job, gave them its own: `HF_TOKEN` of a second one was lost."""
+    of_job = {
+        "working_dir": "gcs://_ray_pkg_1.zip",
+        "py_modules": ["gcs://_ray_pkg_2.zip"],
+        "env_vars": {"HF_TOKEN": "t", "VLLM_LOGGING_LEVEL": "INFO", "VLLM_CPU_ATTN_SPLIT_KV": "1"},
+    }
+    kept = copy.deepcopy(of_job)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env=of_job))
+    config = load(profile=profile)
+    for model in config.models:
+        deployment = serving.engine_deployment(config, model, "")._bound_deployment
+        environment = deployment.ray_actor_options["runtime_env"]
+        assert environment["working_dir"] == "gcs://_ray_pkg_1.zip"
+        assert environment["py_modules"] == ["gcs://_ray_pkg_2.zip"]
+        variables = environment["env_vars"]
+        assert (variables["HF_TOKEN"], variables["VLLM_LOGGING_LEVEL"]) == ("t", "INFO")
+        # What an engine cannot do without stands over the job's own.
+        assert variables["VLLM_CPU_ATTN_SPLIT_KV"] == ("0" if profile == "tiny-cpu" else "1")
+    assert of_job == kept
+
+
+def test_vllm_says_as_much_as_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(profile="paper")
+
+    def levels() -> set[str]:
+        return {environment["VLLM_LOGGING_LEVEL"] for environment in serving.environments(config).values()}
+
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+    assert levels() == {"WARNING"}
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")
+    assert levels() == {"INFO"}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries have no such switches")
