@@ -140,6 +140,30 @@ class ModelConfig(_Section):
         return self
 
     @model_validator(mode="after")
+    def _cards_used(self) -> ModelConfig:
+        if self.gpus > 1 and (self.parallel == 1 or self.gpus != int(self.gpus)):
+            raise ValueError(
+                f"gpus: an engine uses one card, and {self.gpus:g} would be reserved; give 1, or divide the model "
+                "among cards with engine.tensor_parallel_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _arguments_that_fit_the_pipeline(self) -> ModelConfig:
+        if self.engine.get("data_parallel_size", 1) != 1:
+            raise ValueError(
+                "engine.data_parallel_size: Ray starts the engines of a model, each on cards that it reserves; give "
+                "their number as `replicas`, and leave this out"
+            )
+        policy = self.engine.get("scheduling_policy", "priority")
+        if policy != "priority":
+            raise ValueError(
+                f"engine.scheduling_policy: every request has a priority, which vLLM refuses with {policy!r}; leave "
+                "this out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _requests_counted(self) -> ModelConfig:
         at_once = self.engine.get("max_num_seqs", 1)
         if type(at_once) is not int or at_once < 1:

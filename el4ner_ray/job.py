@@ -31,7 +31,7 @@ from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
 from el4ner_ray.languages import NO_TAGGER, cut_as_english, has_rules
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
-from el4ner_ray.placement import cards_needed
+from el4ner_ray.placement import beside_themselves, cards_needed
 from el4ner_ray.pool import Pool, build, open_pool
 from el4ner_ray.sink import AnnotationSink, FileSummary, Place
 from el4ner_ray.source import CorpusSource
@@ -217,6 +217,11 @@ def calibration_basis(config: JobConfig, pool: Pool) -> str:
 def check_assets(config: JobConfig) -> None:
     """Raise UsageError when a prompt version is unknown, or a package or a bundled model is not there."""
     tracing.exporters()
+    if config.engine != "fake" and (names := beside_themselves(config)):
+        raise UsageError(
+            f"models: two replicas of {names[0]} would load at once on one card, each taking the other's memory for "
+            "its own; give it `replicas: 1`, or `gpus: 1`"
+        )
     if not (machine.cluster_address() or ray.is_initialized()):
         _check_engine(config)  # the nodes of a cluster have their own
     try:

@@ -52,6 +52,18 @@ def rooms(models: tuple[ModelConfig, ...], replicas: Mapping[str, int], gpus: in
     return free
 
 
+def beside_themselves(config: JobConfig) -> list[str]:
+    """Models of which a run would put two replicas on one card, however many cards there are.
+
+    They would load at the same time, each taking the other's memory for its own. Models in turns load in turns, too.
+    """
+    replicas = {model.name: model.replica_range.min for model in config.models}
+    pairs = [m.name for m in _on_shares(config.models) if replicas[m.name] > 1 and not m.takes_turns]
+    # With so many all have a place, and more would change nothing: an empty card is the last that Ray takes.
+    enough = sum(replicas[model.name] * math.ceil(model.gpus_of_replica) for model in config.models)
+    return pairs if pairs and rooms(config.models, replicas, enough) is None else []
+
+
 def _on_shares(models: tuple[ModelConfig, ...]) -> list[ModelConfig]:
     """Models that take a part of a card, as they start."""
     return [model for group in start_order(models) for model in group if 0 < model.gpus_of_replica < 1]

@@ -85,12 +85,32 @@ def test_no_turns_on_a_card_of_ones_own(more: dict[str, Any]) -> None:
         (1, {"tensor_parallel_size": "two"}, "'two'"),
         (1, {"tensor_parallel_size": None}, "None"),
         (1, {"pipeline_parallel_size": 0}, "pipeline_parallel_size: 0"),
+        (2, {}, r"models\.0: gpus: an engine uses one card, and 2 .*give 1, or .*engine\.tensor_parallel_size"),
+        (1.5, {}, r"gpus: .* and 1\.5 would"),
+        (1.5, {"tensor_parallel_size": 2}, r"gpus: .* and 1\.5 would"),
+        (1, {"data_parallel_size": 2}, r"engine\.data_parallel_size: .*`replicas`"),
+        (1, {"data_parallel_size": None}, r"engine\.data_parallel_size"),
+        (1, {"scheduling_policy": "fcfs"}, r"engine\.scheduling_policy: .*'fcfs'; leave this out"),
     ],
 )
 def test_workers_are_counted_and_have_cards(gpus: float, engine: dict[str, Any], named: str) -> None:
     model = {"name": "a", "source": "x", "gpus": gpus, "engine": engine}
     with pytest.raises(UsageError, match=named):
         load(profile="fake", overrides={"models": [model], "verifier": "a"})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine"),
+    [
+        (2, {"tensor_parallel_size": 2}),
+        (2, {"pipeline_parallel_size": 2}),
+        (1, {"tensor_parallel_size": 4, "data_parallel_size": 1, "scheduling_policy": "priority"}),
+    ],
+)
+def test_cards_that_an_engine_uses_may_be_asked_for(gpus: float, engine: dict[str, Any]) -> None:
+    given = {"name": "a", "source": "x", "gpus": gpus, "engine": engine}
+    config = load(profile="fake", overrides={"models": [given], "verifier": "a"})
+    assert config.models[0].gpus_of_replica == max(gpus, config.models[0].parallel)
 
 
 @pytest.mark.parametrize("at_once", ["64", None, 0, 1.5, True])

@@ -175,3 +175,33 @@ def test_engines_that_would_wait_for_gpus_without_end_do_not_start(
     monkeypatch.setenv("RAY_ADDRESS", "")
     with pytest.raises(UsageError, match=f"profile {profile} need {needed}, and Ray finds {found} here"):
         check_assets(load(profile=profile, overrides={"demonstrations": {"tagger": "none"}}))
+
+
+@pytest.mark.parametrize(
+    ("shares", "sleeps", "refused"),
+    [
+        ({"a": (0.33, 3)}, False, True),
+        ({"a": (0.5, 2), "b": (1, 1)}, False, True),
+        ({"a": (0.33, 3)}, True, False),  # they load in turns, too
+        ({"a": (0.33, 1)}, False, False),
+        ({"a": (0.6, 3)}, False, False),  # no two find room on a card
+        ({"a": (0.3, 2), "b": (0.7, 2)}, False, False),  # nor do these, as `el4ner plan` knows
+    ],
+)
+def test_engines_that_would_load_at_once_on_one_card_do_not_start(
+    monkeypatch: pytest.MonkeyPatch, shares: dict[str, tuple[float, int]], sleeps: bool, refused: bool
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    models = [
+        {"name": name, "source": "org/x", "gpus": gpus, "replicas": replicas, "engine": {"enable_sleep_mode": sleeps}}
+        for name, (gpus, replicas) in shares.items()
+    ]
+    asked = {"models": models, "verifier": "a", "demonstrations": {"tagger": "none"}}
+    config = load(profile="paper", overrides=asked)
+    if refused:
+        with pytest.raises(
+            UsageError, match=r"^models: two replicas of a would load at once .*`replicas: 1`, or `gpus: 1`"
+        ):
+            check_assets(config)
+    else:
+        check_assets(config)
