@@ -56,6 +56,20 @@ def check(config: JobConfig, of_stages: float = 0.0) -> None:
         )
 
 
+def all_fit_here(config: JobConfig) -> bool:
+    """Whether the engines on CPU, one of each model, come to this machine and to no other.
+
+    So it is where Ray has one node, with CPUs for all of them, and this process is on it. True without Ray.
+    """
+    on_cpu = [model for model in config.models if model.gpus == 0]
+    if not ray.is_initialized():
+        return True
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    single = all(model.replica_range.max == 1 for model in on_cpu)
+    cpus = sum(model.cpus for model in on_cpu)
+    return single and len(nodes) == 1 and cpus <= nodes[0]["Resources"].get("CPU", 0.0) + 1e-6
+
+
 def may_grow() -> bool:
     """Whether an autoscaler may add nodes to the cluster; also where Ray does not tell."""
     told = internal_kv._internal_kv_get(DEBUG_AUTOSCALING_STATUS)

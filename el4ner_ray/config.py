@@ -85,7 +85,8 @@ class ModelConfig(_Section):
         1.0,
         gt=0,
         description="Without a GPU: this model's share of the machine's cores, relative to the other models'. With "
-        "fewer cores than models, the one of the largest share has all of them and the others what it leaves.",
+        "fewer cores than models, the one of the largest share has all of them and the others what it leaves. Not "
+        "read on a cluster of several nodes, where an engine computes with as many threads as `cpus`.",
     )
     replicas: Replicas = Field(
         1, description="Engines of this model: a number, or as many as its queue wants, within a [range](#replicas)."
@@ -149,17 +150,11 @@ class ModelConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _arguments_that_fit_the_pipeline(self) -> ModelConfig:
+    def _engines_are_replicas(self) -> ModelConfig:
         if self.engine.get("data_parallel_size", 1) != 1:
             raise ValueError(
                 "engine.data_parallel_size: Ray starts the engines of a model, each on cards that it reserves; give "
                 "their number as `replicas`, and leave this out"
-            )
-        policy = self.engine.get("scheduling_policy", "priority")
-        if policy != "priority":
-            raise ValueError(
-                f"engine.scheduling_policy: every request has a priority, which vLLM refuses with {policy!r}; leave "
-                "this out"
             )
         return self
 

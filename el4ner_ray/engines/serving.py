@@ -16,7 +16,7 @@ from ray._private import state
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from el4ner_ray import garbage, logs, machine
+from el4ner_ray import capacity, garbage, logs, machine
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.engines import batch_invariance, inherited, lax_timers
 from el4ner_ray.engines.applications import Starting, application_name
@@ -150,7 +150,7 @@ def _replicas(config: JobConfig, model: ModelConfig) -> dict[str, Any]:
 
 
 class CoreShare(NamedTuple):
-    """Where a model on CPU computes: a thread on each of these cores.
+    """Where a model on CPU computes: a thread on each of these cores; on any, where none is named.
 
     One that `roams` has a single thread, which goes to whichever of them has time and gives way to larger models.
     """
@@ -189,6 +189,11 @@ def core_shares(models: tuple[ModelConfig, ...], cores: int) -> dict[str, CoreSh
     return chosen
 
 
+def reserved_shares(models: tuple[ModelConfig, ...]) -> dict[str, CoreShare]:
+    """What each model on CPU computes on where nobody knows what else is on its node: as many threads as `cpus`."""
+    return {model.name: CoreShare([], max(1, int(model.cpus))) for model in models if model.gpus == 0}
+
+
 def cpu_environment(model: ModelConfig, share: CoreShare) -> dict[str, str]:
     """Environment of a model's engine, of vLLM's CPU build, that computes on these of the cores that a run may use."""
     # `enforce_eager` is for the model; vLLM still compiles how logprobs are ranked (`batched_count_greater_than`) when
@@ -197,7 +202,7 @@ def cpu_environment(model: ModelConfig, share: CoreShare) -> dict[str, str]:
     allowed = sorted(os.sched_getaffinity(0))
     if share.roams:
         own[_NICENESS] = str(_GIVING_WAY)
-    elif len(allowed) == machine.cores():
+    elif share.cores and len(allowed) == machine.cores():
         own["GOMP_CPU_AFFINITY"] = " ".join(str(allowed[core]) for core in share.cores)
     # Else a container has a part of all cores' time; bound threads would share a few cores with those of other ones.
     return own | {
@@ -225,11 +230,16 @@ def environment_alone(model: ModelConfig) -> dict[str, str]:
     return cpu_environment(model, CoreShare(list(range(cores)), cores))
 
 
-def environments(config: JobConfig, given: Mapping[str, str] = os.environ) -> dict[str, dict[str, str]]:
-    """The environment variables that each model's replicas are started with; `given` may set those of `_DEFAULTS`."""
+def environments(
+    config: JobConfig, given: Mapping[str, str] = os.environ, *, on_this_machine: bool = True
+) -> dict[str, dict[str, str]]:
+    """The environment variables that each model's replicas are started with; `given` may set those of `_DEFAULTS`.
+
+    Engines on CPU share the cores of this machine where all are `on_this_machine`, one of each model.
+    """
     if config.engine == "fake":
         return {name: {} for name in config.model_names}
-    shares = core_shares(config.models, machine.cores())
+    shares = core_shares(config.models, machine.cores()) if on_this_machine else reserved_shares(config.models)
     common = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
     own = {model.name: cpu_environment(model, share) for model in config.models if (share := shares.get(model.name))}
     return {model.name: common | own.get(model.name, {}) for model in config.models}
@@ -238,7 +248,8 @@ def environments(config: JobConfig, given: Mapping[str, str] = os.environ) -> di
 def engine_deployment(config: JobConfig, model: ModelConfig, prefix: str) -> Application:
     """What Serve runs for a model: replicas that compute the `prefix` of the job's prompts when they start."""
     job = inherited.of_job()
-    variables = environments(config, os.environ | job.get("env_vars", {}))[model.name]
+    given = os.environ | job.get("env_vars", {})
+    variables = environments(config, given, on_this_machine=capacity.all_fit_here(config))[model.name]
     options = deployment_options(config, model, inherited.with_variables(job, variables))
     return serve.deployment(EngineReplica).options(**options).bind(config, model, prefix)
 

@@ -90,7 +90,6 @@ def test_no_turns_on_a_card_of_ones_own(more: dict[str, Any]) -> None:
         (1.5, {"tensor_parallel_size": 2}, r"gpus: .* and 1\.5 would"),
         (1, {"data_parallel_size": 2}, r"engine\.data_parallel_size: .*`replicas`"),
         (1, {"data_parallel_size": None}, r"engine\.data_parallel_size"),
-        (1, {"scheduling_policy": "fcfs"}, r"engine\.scheduling_policy: .*'fcfs'; leave this out"),
     ],
 )
 def test_workers_are_counted_and_have_cards(gpus: float, engine: dict[str, Any], named: str) -> None:
@@ -104,7 +103,7 @@ def test_workers_are_counted_and_have_cards(gpus: float, engine: dict[str, Any],
     [
         (2, {"tensor_parallel_size": 2}),
         (2, {"pipeline_parallel_size": 2}),
-        (1, {"tensor_parallel_size": 4, "data_parallel_size": 1, "scheduling_policy": "priority"}),
+        (1, {"tensor_parallel_size": 4, "data_parallel_size": 1}),
     ],
 )
 def test_cards_that_an_engine_uses_may_be_asked_for(gpus: float, engine: dict[str, Any]) -> None:
@@ -187,6 +186,41 @@ def test_threads_of_a_container_with_a_part_of_the_time_are_not_bound(monkeypatc
     assert max(int(environment["OMP_NUM_THREADS"]) for environment in chosen) == 2
 
 
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "replicas", "here"),
+    [
+        (1, 2.0, 1, True),
+        (2, 2.0, 1, False),
+        (1, 0.5, 1, False),
+        (1, 8.0, 2, False),
+        (1, 8.0, {"min": 1, "max": 2}, False),
+    ],
+)
+def test_on_a_cluster_threads_are_bound_to_no_cores(
+    monkeypatch: pytest.MonkeyPatch, nodes: int, cpus: float, replicas: Any, here: bool
+) -> None:
+    """All replicas of a model were bound to the same cores, counted on the driver's machine, wherever they were."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env={}))
+    there = [{"Alive": True, "Resources": {"CPU": cpus}}] * nodes + [{"Alive": False, "Resources": {}}]
+    monkeypatch.setattr(ray, "nodes", lambda: there)
+    models = [
+        {"name": name, "source": "x", "gpus": 0, "cpus": asked, "core_share": share, "replicas": replicas}
+        for name, asked, share in (("small", 0.25, 1), ("large", 1.75 if here else 3.5, 3))
+    ]
+    config = load(profile="tiny-cpu", overrides={"models": models, "verifier": "small"})
+    names = ("OMP_NUM_THREADS", "GOMP_CPU_AFFINITY", "EL4NER_NICENESS")
+    chosen = {}
+    for model in config.models:
+        deployment = serving.engine_deployment(config, model, "")._bound_deployment
+        variables = deployment.ray_actor_options["runtime_env"]["env_vars"]
+        chosen[model.name] = tuple(map(variables.get, names))
+    on_all = {"small": ("1", "1", None), "large": ("1", "0", None)}
+    assert chosen == (on_all if here else {"small": ("1", None, None), "large": ("3", None, None)})
+
+
 @pytest.mark.parametrize(("profile", "seconds"), [("paper", 60), ("fake", 60), ("tiny-cpu", 180)])
 def test_an_engine_that_hangs_is_replaced_before_the_run_is_taken_to_stand_still(profile: str, seconds: int) -> None:
     config = load(profile=profile)
@@ -217,6 +251,7 @@ def test_engines_of_every_job_of_a_cluster_have_that_jobs_environment(
     }
     kept = copy.deepcopy(of_job)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", list)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env=of_job))
     config = load(profile=profile)
     for model in config.models:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -204,4 +205,15 @@ def test_engines_that_would_load_at_once_on_one_card_do_not_start(
         ):
             check_assets(config)
     else:
+        check_assets(config)
+
+
+@pytest.mark.parametrize("replicas", [2, {"min": 1, "max": 2}])
+def test_engines_that_would_compute_on_the_same_cores_do_not_start(
+    monkeypatch: pytest.MonkeyPatch, replicas: Any
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    models = [{"name": "a", "source": "org/x", "gpus": 0, "replicas": replicas}]
+    config = load(profile="tiny-cpu", overrides={"models": models, "verifier": "a"})
+    with pytest.raises(UsageError, match=r"^models: a computes on the cores .*`replicas: 1`, or run on a cluster$"):
         check_assets(config)
