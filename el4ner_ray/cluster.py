@@ -249,6 +249,7 @@ def _start(job: JobConfig, cpus: int, few_cores: bool) -> None:
                     address="local",
                     job_config=job,
                     num_cpus=max(2, machine.cores(), cpus),
+                    num_gpus=machine.parts_of_cards(),
                     object_store_memory=min(_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 10),
                     include_dashboard=not few_cores,
                     _system_config=_NO_HISTORY if few_cores else None,

@@ -209,8 +209,21 @@ def has_gpu() -> bool:
     return os.environ.get(_VISIBLE) not in _NO_CARD and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
+def parts_of_cards() -> int | None:
+    """The parts of cards (MIG) that CUDA_VISIBLE_DEVICES names, each of which stands for a card; None without any.
+
+    Ray hands out what the variable names, each to one engine, but counts whole cards unless it is told.
+    """
+    words = os.environ.get(_VISIBLE, "").split(",")
+    return len(words) if any(word.strip().startswith("MIG-") for word in words) else None
+
+
 def cards_of_ray() -> int:
-    """The NVIDIA cards that a session of Ray on this machine has to give: those that CUDA_VISIBLE_DEVICES leaves."""
+    """The NVIDIA cards, or parts of cards, that a session of Ray on this machine has to give: those that
+    CUDA_VISIBLE_DEVICES leaves.
+    """
+    if parts := parts_of_cards():
+        return parts
     # Here: whoever only asks for help would wait a second for Ray.
     from ray._private.accelerators import NvidiaGPUAcceleratorManager
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import accelerators
 
 from el4ner_ray import cluster, machine, orphans
 from el4ner_ray.capacity import logical_cpus
@@ -175,3 +176,28 @@ def test_ray_has_logical_cpus_for_all_that_a_run_asks_for(monkeypatch: pytest.Mo
         with cluster.session(logical_cpus(load(profile="paper"), 0.5)):
             pass
     assert asked == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards", "told"),
+    [
+        ("MIG-a,MIG-b,MIG-c", 3, 3),
+        ("MIG-GPU-6b1f-22/1/0", 1, 1),
+        ("0", 1, None),
+        (None, 1, None),
+    ],
+)
+@pytest.mark.usefixtures("ended")
+def test_each_part_of_a_card_that_is_named_stands_for_a_card(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: int, told: int | None
+) -> None:
+    """Three parts of one card were refused: Ray counts whole cards."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(accelerators.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 1)
+    asked: list[int | None] = []
+    monkeypatch.setattr(ray, "init", lambda num_gpus=None, **_: asked.append(num_gpus))
+    with cluster.session():
+        assert machine.cards_of_ray() == cards
+    assert asked == [told]
