@@ -31,7 +31,9 @@ class SleepingEngine(Engine, Protocol):
 
 def lock_file(session: str, cards: Sequence[str]) -> Path:
     """What the engines on these cards of this machine lock, in the Ray session of that name."""
-    return Path(tempfile.gettempdir()) / f"el4ner-{session}-card-{'-'.join(cards) or 'none'}.lock"
+    # Some drivers write a part of a card as MIG-GPU-…/1/0.
+    named = "-".join(cards).replace("/", "-") or "none"
+    return Path(tempfile.gettempdir()) / f"el4ner-{session}-card-{named}.lock"
 
 
 class TakingTurns:

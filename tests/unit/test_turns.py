@@ -160,4 +160,5 @@ def test_a_process_that_is_killed_leaves_the_card_to_others(tmp_path: Path) -> N
 
 
 def test_engines_of_other_cards_and_sessions_have_other_locks() -> None:
+    assert lock_file("s", ["MIG-GPU-6b1f-22/1/0"]).parent == lock_file("s", ["0"]).parent
     assert len({lock_file("s", ["0"]), lock_file("s", ["1"]), lock_file("s", []), lock_file("t", ["0"])}) == 4
