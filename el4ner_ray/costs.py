@@ -27,19 +27,22 @@ class Measured:
     """What a finished run tells: costs, how long it took to start, and how many sentences a document had.
 
     `startup_seconds` is until the first document could be annotated, the mean of its sessions. `sentences_per_document`
-    is None where documents were annotated again (`el4ner retry`): their sentences count each time.
+    is None where documents were annotated again (`el4ner retry`): their sentences count each time. `notes` tell what
+    costs hold that is not the models' own.
     """
 
     costs: dict[str, float]
     startup_seconds: float
     sentences_per_document: float | None
+    notes: tuple[str, ...] = ()
 
 
 def measured(run: Mapping[str, Any], directory: str) -> Measured:
     """Costs from the run.json of a finished run in `directory`. Raises UsageError.
 
-    They are scaled so that the run's own layout has the run's own speed: what is not the engines' (waiting at the
-    beginning and the end, stages, Ray) is part of them.
+    A model's is how long its engines had any request, over all replicas: the time that requests spent there is mostly
+    waiting at whichever is the bottleneck. They are scaled so that the run's own layout has the run's own speed: what
+    is not the engines' (waiting at the beginning and the end, stages, Ray) is part of them.
     """
     where = f"--run {directory}"
     if run["status"] != "finished" or not run["sentences"] or not run["sessions"]:
@@ -58,7 +61,9 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
         )
     if config.engine == "fake":
         raise UsageError(f"{where}: its engines were scripted; give a run with real models")
-    spent = {name: _engine_seconds(run, name) for name in config.model_names}
+    if not all("busy_seconds" in usage for stage in run["stages"].values() for usage in stage.values()):
+        raise UsageError(f"{where}: run.json does not say how long engines were busy; annotate anew with this version")
+    spent = {name: _busy_seconds(run, name) for name in config.model_names}
     if not all(spent.values()):
         idle = ", ".join(name for name, seconds in spent.items() if not seconds)
         raise UsageError(f"{where}: its engines took no time ({idle}); give a run with real models")
@@ -75,6 +80,7 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
         {name: seconds * scale for name, seconds in spent.items()},
         run["startup_seconds"] / len(run["sessions"]),
         None if _was_retried(run, Place(directory)) else run["sentences"] / run["documents"]["total"],
+        _notes(config, cores),
     )
 
 
@@ -103,8 +109,20 @@ def _was_retried(run: Mapping[str, Any], place: Place) -> bool:
     return len(run["sessions"]) > 1 and any(summary.retry for summary in summaries(place))
 
 
-def _engine_seconds(run: Mapping[str, Any], model: str) -> float:
-    return math.fsum(stage[model]["seconds"] for stage in run["stages"].values() if model in stage)
+def _busy_seconds(run: Mapping[str, Any], model: str) -> float:
+    return math.fsum(stage[model]["busy_seconds"] for stage in run["stages"].values() if model in stage)
+
+
+def _notes(config: JobConfig, cores: int | None) -> tuple[str, ...]:
+    # Models in turns have the whole card while they are busy.
+    on_a_card = any(0 < model.gpus_of_replica < 1 and not model.takes_turns for model in config.models)
+    if on_a_card or (cores is not None and any(share.roams for share in core_shares(config.models, cores).values())):
+        where = "card" if on_a_card else "core"
+        return (
+            f"models that shared a {where} in the measured run were busy for longer while the others of that {where} "
+            "worked: how they compare is a guess",
+        )
+    return ()
 
 
 def stated(config: JobConfig) -> Costs:

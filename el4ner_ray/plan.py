@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.table import Table
@@ -98,6 +98,8 @@ def planned(wanted: Wanted, config: JobConfig, run: str | None) -> tuple[Plan, B
         plan = plan_cores(config, costs, _number("cores", wanted.cores, "gpus", wanted.gpus))
     else:
         plan = plan_gpus(config, costs, _number("gpus", wanted.gpus, "cores", wanted.cores))
+    if known:
+        plan = replace(plan, notes=(*plan.notes, *known.notes))
     return plan, _bill_of(wanted, plan, known)
 
 

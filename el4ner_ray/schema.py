@@ -86,9 +86,11 @@ class Failure(msgspec.Struct, gc=False, frozen=True, array_like=True):
 class Usage(msgspec.Struct, gc=False):
     """What one stage asked of one model.
 
-    `merged` counts requests that an equal one paid for; `seconds` adds up the time that requests spent in the engine;
-    `surfaces` counts those that a model named, `unaligned` those of them that the sentence does not hold; `fallbacks`
-    counts sentences retrieved by whole-sentence similarity.
+    `merged` counts requests that an equal one paid for; `seconds` adds up the time that each request spent in the
+    engine, waiting included, so that it grows with what is in flight; `busy_seconds` is how long the engines had any
+    request, over all replicas of the model, each moment counted for the stage whose answer came next. `surfaces` counts
+    those that a model named, `unaligned` those of them that the sentence does not hold; `fallbacks` counts sentences
+    retrieved by whole-sentence similarity.
     """
 
     requests: int = 0
@@ -101,6 +103,7 @@ class Usage(msgspec.Struct, gc=False):
     unaligned: int = 0
     fallbacks: int = 0
     seconds: float = 0.0
+    busy_seconds: float = 0.0
 
     def add(self, other: Usage) -> None:
         for name in self.__struct_fields__:

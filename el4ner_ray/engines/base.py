@@ -39,7 +39,9 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
         choice_logprobs: one log-probability for each of the request's choices, judged by the first token of the answer
             and normalised over the choices; empty without choices, and for more choices than the engine can score.
         prompt_tokens: length of the whole prompt; `cached_tokens` of them came from the prefix cache.
-        seconds: from arrival at the engine to the last token.
+        seconds: from arrival at the engine to the last token. Where many requests are in it, most of that is waiting.
+        busy_seconds: of the time in which the engine had any request, what passed since its last answer. Over all
+            answers that is how long it worked.
         merged: True when an equal request of the same call paid for this answer; its costs are then zero.
         error: why there is no answer (the prompt is longer than the context, …); empty when there is one.
     """
@@ -51,6 +53,7 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
+    busy_seconds: float = 0.0
     merged: bool = False
     error: str = ""
 

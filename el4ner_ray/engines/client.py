@@ -35,6 +35,8 @@ _PASSING = (
     *(RayServeException, TaskCancelledError, TimeoutError),
 )
 
+_FREE = {"prompt_tokens": 0, "cached_tokens": 0, "generated_tokens": 0, "seconds": 0.0, "busy_seconds": 0.0}
+
 # gRPC takes messages of 4 MiB, and a character up to 4 bytes.
 _CALL_CHARACTERS = 900_000
 
@@ -81,9 +83,7 @@ class ServedEnsemble:
             if request in costs:
                 costs.remove(request)
             else:
-                completion = msgspec.structs.replace(
-                    completion, prompt_tokens=0, cached_tokens=0, generated_tokens=0, seconds=0.0, merged=True
-                )
+                completion = msgspec.structs.replace(completion, **_FREE, merged=True)
             merged.append(completion)
         return merged
 

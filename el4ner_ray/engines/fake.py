@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 import zlib
 from contextlib import nullcontext
 from functools import cache
@@ -19,6 +18,7 @@ import regex
 from el4ner_ray.config import FakeEngine as FakeSettings
 from el4ner_ray.core.prompting import FALSE, NO_ENTITY, SEPARATOR, TRUE, running_text
 from el4ner_ray.engines.base import Completion, Request
+from el4ner_ray.engines.busy import BusyTime
 from el4ner_ray.errors import FatalError, RetryableError
 
 _NAME = regex.compile(r"\p{Lu}[\p{L}\p{M}\p{Nd}]*(?: \p{Lu}[\p{L}\p{M}\p{Nd}]*)*|[\p{Han}]{2,4}")
@@ -36,6 +36,7 @@ class ScriptedEngine:
         self._faults = random.Random(model)
         self._calls = 0
         self._room = asyncio.Semaphore(settings.calls_at_once) if settings.calls_at_once else nullcontext()
+        self._busy = BusyTime()
         self._asleep = False
 
     async def generate(self, requests: list[Request]) -> list[Completion]:
@@ -43,15 +44,17 @@ class ScriptedEngine:
         if self._asleep:
             raise FatalError(f"model {self._model}: asked while it sleeps")
         self._calls += 1
-        arrived = time.perf_counter()
-        await self._hang_if_due()
-        async with self._room:
-            if self._settings.latency_ms:
-                await asyncio.sleep(self._settings.latency_ms / 1000)
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        with self._busy.request():
+            await self._hang_if_due()
+            async with self._room:
+                if self._settings.latency_ms:
+                    await asyncio.sleep(self._settings.latency_ms / 1000)
         if self._faults.random() < self._settings.failure_rate:
             raise RetryableError(f"model {self._model}: scripted fault")
-        seconds = time.perf_counter() - arrived
-        return [self._answer(request, seconds) for request in requests]
+        seconds = loop.time() - arrived
+        return [self._answer(request, seconds, self._busy.since_last()) for request in requests]
 
     async def check_health(self) -> None:
         """Healthy unless it hangs."""
@@ -72,7 +75,7 @@ class ScriptedEngine:
         if self._settings.hang_after is not None and self._calls > self._settings.hang_after:
             await asyncio.Event().wait()
 
-    def _answer(self, request: Request, seconds: float) -> Completion:
+    def _answer(self, request: Request, seconds: float, busy_seconds: float) -> Completion:
         prompt = running_text(request.turns)
         text = self._garbage(prompt)
         logprobs: tuple[float, ...] = ()
@@ -88,6 +91,7 @@ class ScriptedEngine:
             prompt_tokens=len(prompt) // 4,
             generated_tokens=1 + len(text) // 4,
             seconds=seconds,
+            busy_seconds=busy_seconds,
         )
 
     def _garbage(self, prompt: str) -> str | None:

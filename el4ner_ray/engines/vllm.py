@@ -10,11 +10,14 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
+import msgspec
+
 from el4ner_ray.config import ModelConfig
 from el4ner_ray.core.parsing import said_in_full
 from el4ner_ray.engines import batch_invariance
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.bundled import resolve
+from el4ner_ray.engines.busy import BusyTime
 from el4ner_ray.engines.tokens import PromptEncoder
 from el4ner_ray.errors import FatalError, RetryableError
 
@@ -91,6 +94,7 @@ class VllmEngine:
         self._tokenizer = self._llm.get_tokenizer()
         self._prompts = PromptEncoder(model, self._tokenizer)
         self._ids = itertools.count()
+        self._busy = BusyTime()
         self._token_ids = lru_cache(_KEPT_CHOICES)(self._make_token_ids)
 
     async def generate(self, requests: list[Request]) -> list[Completion]:
@@ -121,6 +125,11 @@ class VllmEngine:
         self._llm.shutdown()
 
     async def _answer(self, request: Request) -> Completion:
+        with self._busy.request():
+            completion = await self._asked(request)
+        return msgspec.structs.replace(completion, busy_seconds=self._busy.since_last())
+
+    async def _asked(self, request: Request) -> Completion:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 

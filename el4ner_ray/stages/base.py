@@ -41,6 +41,7 @@ class Ledger:
         usage.cached_tokens += completion.cached_tokens
         usage.generated_tokens += completion.generated_tokens
         usage.seconds += completion.seconds
+        usage.busy_seconds += completion.busy_seconds
 
     def engine_failure(self, model: str, reason: str, sentence: Span) -> None:
         """A request without an answer."""

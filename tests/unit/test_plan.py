@@ -45,7 +45,7 @@ def in_pairs(*gpus: float) -> JobConfig:
 
 def finished(config: JobConfig, seconds: dict[str, float], **more: Any) -> dict[str, Any]:
     """run.json of 20 documents with 100 sentences at 0.5 sentences/s."""
-    stages = {"extract": {name: {"seconds": value / 2} for name, value in seconds.items()}}
+    stages = {"extract": {name: {"busy_seconds": value / 2} for name, value in seconds.items()}}
     return {
         "status": "finished",
         "config": config.model_dump(mode="json"),
@@ -54,7 +54,7 @@ def finished(config: JobConfig, seconds: dict[str, float], **more: Any) -> dict[
         "sentences_per_second": 0.5,
         "startup_seconds": 60.0,
         "sessions": [{"sentences": 60}, {"sentences": 40}],
-        "stages": stages | {"verify": stages["extract"], "retrieve": {"embedder": {"seconds": 0.0}}},
+        "stages": stages | {"verify": stages["extract"], "retrieve": {"embedder": {"busy_seconds": 0.0}}},
         "cores": 2,
     } | more
 
@@ -315,6 +315,13 @@ def test_a_single_thread_bounds_its_model_whatever_the_cores_have_to_do() -> Non
     assert plan.sentences_per_second == pytest.approx(1 / 5)
     assert plan.bottleneck == "gemma3-270m"
     assert max(model.busy for model in plan.models) == pytest.approx(1)
+
+
+def test_a_run_that_does_not_tell_busy_time_is_no_measure() -> None:
+    run = finished(PAPER, dict.fromkeys(NAMES, 1.0))
+    run["stages"]["extract"] = {name: {"seconds": 30.0} for name in NAMES}
+    with pytest.raises(UsageError, match=r"--run out: run\.json does not say how long engines were busy; annotate anew"):
+        measured(run, "out")
 
 
 @pytest.mark.parametrize("timed", [0, 3])
