@@ -41,7 +41,7 @@ class Costs:
     # Assumed: what a task costs Ray Data's scheduler in the driver, and a call the router in the actor that makes it.
     task: float = 2e-3
     call: float = 2e-3
-    # Python's objects for a row that is committed (`accounting.committed_texts`), and for an id (`corpus.survey`).
+    # Python's objects for a row that is committed (`accounting.Committed`), and for an id (`corpus.survey`).
     bytes_a_committed_row: int = 196
     bytes_an_id: int = 90
     # Assumed: what one process reads of JSON lines, in documents a second.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,43 +20,33 @@ from el4ner_ray import parquet, schema
 from el4ner_ray.corpus import Done
 from el4ner_ray.sink import ANNOTATIONS, FileSummary, Place, read_summary
 
-Digests = npt.NDArray[np.bytes_]
+Keys = npt.NDArray[np.bytes_]
+Taken = TypeVar("Taken")
 
 _STATUSES = ("ok", "partial", "failed")
+_WITH_TEXTS = [schema.DOC_ID, schema.PART, schema.TEXT, "status"]
+_KEY, _PARTS_OF_KEY = np.dtype("S20"), np.dtype([("document", "S15"), ("part", "S5")])
 
-
-@dataclass
-class Accounts:
-    """Documents by status, the rows that should not be, and the costs of all committed files."""
-
-    ok: int = 0
-    partial: int = 0
-    failed: int = 0
-    parts: int = 0
-    duplicated_parts: int = 0
-    summary: FileSummary = field(default_factory=FileSummary)
-
-    @property
-    def documents(self) -> int:
-        """Documents with at least one committed part."""
-        return self.ok + self.partial + self.failed
+# An object store takes some 60 ms to open a file, whatever else it is asked for meanwhile.
+_AT_ONCE = 32
 
 
 class Parts:
-    """The (doc_id, part) of rows; as `corpus.Done`. Takes 16 bytes a row, where a set of tuples takes some 200.
+    """The (doc_id, part) of rows; as `corpus.Done`. Takes 20 bytes a row, where a set of tuples takes some 200.
 
     `unread` are documents that could not be read: their one row stands for all parts that they may have once mended.
     """
 
-    def __init__(self, digests: Digests, unread: frozenset[str] = frozenset()) -> None:
-        """`digests` are those of the rows, as `_digest` makes them, in any order."""
-        self._sorted = np.unique(digests)
+    def __init__(self, keys: Keys, unread: frozenset[str] = frozenset()) -> None:
+        """`keys` are those of the rows, as `_key` makes them, sorted, each once."""
+        self._sorted = keys
         self.unread = unread
 
     @classmethod
     def of(cls, texts: Mapping[tuple[str, int], int | None]) -> Parts:
-        """Those of the rows with these keys, as `committed_texts` gives them."""
-        return cls(_digests(texts), frozenset(doc_id for (doc_id, _), text in texts.items() if text is None))
+        """Those of the rows with these keys, as `Committed` has them."""
+        unread = frozenset(doc_id for (doc_id, _), text in texts.items() if text is None)
+        return cls(np.unique(_keys(texts)), unread)
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -62,34 +54,60 @@ class Parts:
     def __contains__(self, key: tuple[str, int]) -> bool:
         if key[0] in self.unread:
             return True
-        digest = _digest(*key)
-        at = int(np.searchsorted(self._sorted, np.bytes_(digest)))
-        return at < len(self._sorted) and bool(self._sorted[at] == digest)
+        wanted = _key(*key)
+        at = int(np.searchsorted(self._sorted, np.bytes_(wanted)))
+        return at < len(self._sorted) and bool(self._sorted[at] == wanted)
 
 
-def committed_parts(place: Place, unread: frozenset[str] = frozenset()) -> Parts:
-    """The (doc_id, part) of every committed row. `unread` as in Parts."""
-    tables = _tables(place, [schema.DOC_ID, schema.PART])
-    keys = (zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True) for table in tables)
-    return Parts(np.concatenate([np.array([], "S16"), *map(_digests, keys)]), unread)
+@dataclass
+class Accounts:
+    """Documents by status, the rows that should not be, the costs of all committed files, and which rows they hold."""
+
+    ok: int = 0
+    partial: int = 0
+    failed: int = 0
+    parts: int = 0
+    duplicated_parts: int = 0
+    summary: FileSummary = field(default_factory=FileSummary)
+    done: Parts = field(default_factory=lambda: Parts(_keys(())))
+
+    @property
+    def documents(self) -> int:
+        """Documents with at least one committed part."""
+        return self.ok + self.partial + self.failed
 
 
-def committed_texts(place: Place) -> dict[tuple[str, int], int | None]:
-    """For the (doc_id, part) of every committed row, `hash` of its text; None where the document could not be read."""
-    hashes: dict[tuple[str, int], int | None] = {}
-    for table in _tables(place, [schema.DOC_ID, schema.PART, schema.TEXT, "status"]):
-        # Only a document without any text can fail without having been read.
-        unread = pc.and_(pc.equal(table.column("status"), "failed"), pc.equal(table.column(schema.TEXT), ""))
-        of_rows = zip(*(column.to_pylist() for column in (*table.columns[:3], unread)), strict=True)
-        hashes.update(((doc_id, part), None if failed else hash(text)) for doc_id, part, text, failed in of_rows)
-    return hashes
+@dataclass(frozen=True)
+class Committed:
+    """What a folder holds when a run begins there, from one pass over its files.
+
+    `texts` has, for the (doc_id, part) of every row, `hash` of its text, None where the document could not be read;
+    `documents` is how many of them begin in the `files`; `sentences` are those that were annotated for them.
+    """
+
+    texts: dict[tuple[str, int], int | None] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
+    documents: int = 0
+    sentences: int = 0
+
+    @classmethod
+    def of(cls, place: Place) -> Committed:
+        """That of a folder."""
+        texts: dict[tuple[str, int], int | None] = {}
+        files, sentences = set(), 0
+        for path, summary, batches in _read(place, _WITH_TEXTS, _texts):
+            files.add(path)
+            sentences += summary.sentences
+            for of_batch in batches:
+                texts.update(of_batch)
+        return cls(texts, frozenset(files), sum(part == 0 for _, part in texts), sentences)
 
 
 @dataclass(frozen=True)
 class Retried:
     """The documents of a run that are annotated again, those of which some part is not ok; as `corpus.Done`, the rest.
 
-    `texts` has all their parts, as `committed_texts` gives them; `ok` those that need no further work, and neither do
+    `texts` has all their parts, as those of `Committed`; `ok` those that need no further work, and neither do
     those that have been annotated `again`. `columns` are the extra columns of the run, as `Corpus.columns`.
     """
 
@@ -104,13 +122,16 @@ class Retried:
         """Those of the run in a folder."""
         failed: set[str] = set()
         ok: set[tuple[str, int]] = set()
-        for table in _tables(place, [schema.DOC_ID, schema.PART, "status"]):
-            for doc_id, part, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
-                if status == "ok":
-                    ok.add((doc_id, part))
-                else:
-                    failed.add(doc_id)
-        texts = {key: text for key, text in committed_texts(place).items() if key[0] in failed}
+        texts: dict[tuple[str, int], int | None] = {}
+        for _, _, batches in _read(place, _WITH_TEXTS, lambda rows: (_texts(rows), rows.column(3).to_pylist())):
+            for of_batch, statuses in batches:
+                texts.update(of_batch)
+                for key, status in zip(of_batch, statuses, strict=True):
+                    if status == "ok":
+                        ok.add(key)
+                    else:
+                        failed.add(key[0])
+        texts = {key: text for key, text in texts.items() if key[0] in failed}
         return cls(texts, frozenset(failed), frozenset(key for key in ok if key[0] in failed), columns)
 
     def without(self, parts: Done) -> Retried:
@@ -121,21 +142,25 @@ class Retried:
         return key[0] not in self.documents or key in self.ok or key in self.again
 
 
-def take_stock(place: Place) -> Accounts:
-    """Read the statuses and footers of all committed files."""
+def take_stock(place: Place, unread: frozenset[str] = frozenset()) -> Accounts:
+    """Read the rows' keys and statuses, and the footers, of all committed files. `unread` as in Parts."""
     accounts = Accounts()
-    for summary in summaries(place):
+    of_files = []
+    for _, summary, batches in _read(place, [schema.DOC_ID, schema.PART, "status"], _statuses):
         accounts.summary.add(summary)
-    rows = [_row_numbers(table) for table in _tables(place, [schema.DOC_ID, schema.PART, "status"])]
-    if not sum(len(of_file) for of_file, _, _ in rows):
+        of_files += batches
+    if not sum(len(keys) for keys, _ in of_files):
         return accounts
-    documents, parts, statuses = (np.concatenate(columns) for columns in zip(*rows, strict=True))
-    order = np.lexsort((parts, documents))
-    documents, parts, statuses = documents[order], parts[order], statuses[order]
-    begins = np.concatenate([[True], documents[1:] != documents[:-1]])
-    accounts.duplicated_parts = int(np.count_nonzero(~begins[1:] & (parts[1:] == parts[:-1])))
-    accounts.parts = len(parts) - accounts.duplicated_parts
-    first = np.flatnonzero(begins)
+    keys, statuses = (np.concatenate(columns) for columns in zip(*of_files, strict=True))
+    del of_files  # else all of it is there three times
+    order = np.argsort(keys)
+    keys, statuses = keys[order], statuses[order]
+    documents = keys.view(_PARTS_OF_KEY)["document"]
+    first = np.flatnonzero(np.concatenate([[True], documents[1:] != documents[:-1]]))
+    new = np.concatenate([[True], keys[1:] != keys[:-1]])
+    accounts.parts = int(np.count_nonzero(new))
+    accounts.duplicated_parts = len(keys) - accounts.parts
+    accounts.done = Parts(keys[new] if accounts.duplicated_parts else keys, unread)
     lowest, highest = np.minimum.reduceat(statuses, first), np.maximum.reduceat(statuses, first)
     # The status that all parts share; where they differ, part of the document is there.
     shared = np.where(lowest == highest, lowest, _STATUSES.index("partial"))
@@ -145,9 +170,12 @@ def take_stock(place: Place) -> Accounts:
 
 def summaries(place: Place) -> Iterator[FileSummary]:
     """What the footer of each committed file says."""
-    for path in place.files(ANNOTATIONS, ".parquet"):
+
+    def read(path: str) -> FileSummary:
         with parquet.whole(path), place.open(path) as file:
-            yield read_summary(pq.read_metadata(file))
+            return read_summary(pq.read_metadata(file))
+
+    return _in_threads(read, place.files(ANNOTATIONS, ".parquet"))
 
 
 def together(*costs: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,25 +187,62 @@ def together(*costs: Mapping[str, Any]) -> dict[str, Any]:
     return summed
 
 
-def _row_numbers(table: pa.Table) -> tuple[Digests, npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-    """Of each row the digest of its document, its part, and the number of its status: 21 bytes, whatever its id."""
-    documents = _digests((doc_id, 0) for doc_id in table.column(0).to_pylist())
-    status = pc.index_in(table.column(2), value_set=pa.array(_STATUSES))
-    return documents, table.column(1).to_numpy().astype(np.int32), status.to_numpy().astype(np.int8)
+def _texts(rows: pa.RecordBatch) -> dict[tuple[str, int], int | None]:
+    # Only a document without any text can fail without having been read.
+    unread = pc.and_(pc.equal(rows.column(3), "failed"), pc.equal(rows.column(2), ""))
+    of_rows = zip(*(column.to_pylist() for column in (*rows.columns[:3], unread)), strict=True)
+    return {(doc_id, part): None if failed else hash(text) for doc_id, part, text, failed in of_rows}
 
 
-def _digests(keys: Iterable[tuple[str, int]]) -> Digests:
-    return np.array([_digest(doc_id, part) for doc_id, part in keys], "S16")
+def _statuses(rows: pa.RecordBatch) -> tuple[Keys, npt.NDArray[np.int8]]:
+    """Of each row the key and the number of its status: 21 bytes, whatever its id."""
+    keys = _keys(zip(rows.column(0).to_pylist(), rows.column(1).to_pylist(), strict=True))
+    return keys, pc.index_in(rows.column(2), value_set=pa.array(_STATUSES)).to_numpy().astype(np.int8)
 
 
-def _digest(doc_id: str, part: int) -> bytes:
-    """16 bytes. Of a billion rows, two have the same with a probability of 4e-19 (birthday bound on 120 bits)."""
-    # NumPy's strings of bytes end before zeros, so that a digest must not end with one.
-    return blake2b(f"{part} {doc_id}".encode("utf-8", "surrogatepass"), digest_size=15).digest() + b"."
+def _keys(rows: Iterable[tuple[str, int]]) -> Keys:
+    return np.fromiter((_key(doc_id, part) for doc_id, part in rows), _KEY)
 
 
-def _tables(place: Place, columns: list[str]) -> Iterator[pa.Table]:
-    for path in place.files(ANNOTATIONS, ".parquet"):
+def _key(doc_id: str, part: int) -> bytes:
+    """20 bytes, which sort by document, then part. Of a billion documents, two have the same with a probability of
+    4e-19 (birthday bound on 120 bits).
+    """
+    # NumPy's strings of bytes end before zeros, so that a key must not end with one.
+    digest = blake2b(doc_id.encode("utf-8", "surrogatepass"), digest_size=15).digest()
+    return digest + part.to_bytes(4, "big") + b"."
+
+
+def _read(
+    place: Place, columns: list[str], take: Callable[[pa.RecordBatch], Taken]
+) -> Iterator[tuple[str, FileSummary, list[Taken]]]:
+    """Of each committed file the path, the footer, and what `take` makes of its rows, batch by batch.
+
+    Each is opened once, and `take` runs in the thread that reads it, so that no more of its rows than a batch is held.
+    """
+
+    def read(path: str) -> tuple[str, FileSummary, list[Taken]]:
         with parquet.whole(path), place.open(path) as file:
-            table = parquet.valid(parquet.table(file, columns))
-        yield table
+            footer, batches = parquet.footer_and_batches(file, columns)
+            found = path, read_summary(footer), [take(parquet.valid(rows)) for rows in batches]
+        # Arrow keeps for each thread what it has let go of: over a million rows, some 0.1 to 0.2 x 10^9 bytes.
+        pa.default_memory_pool().release_unused()
+        return found
+
+    return _in_threads(read, place.files(ANNOTATIONS, ".parquet"))
+
+
+def _in_threads(read: Callable[[str], Taken], paths: Iterable[str]) -> Iterator[Taken]:
+    """What `read` gives for each of these, in their order; so many at once are read, or wait to be taken."""
+    with ThreadPoolExecutor(_AT_ONCE, "el4ner-accounts") as pool:
+        ahead: deque[Future[Taken]] = deque()
+        try:
+            for path in paths:
+                if len(ahead) == _AT_ONCE:
+                    yield ahead.popleft().result()
+                ahead.append(pool.submit(read, path))
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for unwanted in ahead:
+                unwanted.cancel()

@@ -193,7 +193,7 @@ def check_unchanged(
 ) -> None:
     """Raise UsageError, naming the document, unless the corpus still has the text of every part that was annotated.
 
-    `texts` are hashes by (doc_id, part), as `accounting.committed_texts` gives them; None compares equal to anything,
+    `texts` are hashes by (doc_id, part), as `accounting.Committed` has them; None compares equal to anything,
     and need not be there: a line that could not be read may have got the id that it has since. With `whole` false the
     corpus may lack other documents, too. Streams, and reads every text once.
     """

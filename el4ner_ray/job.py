@@ -19,7 +19,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from el4ner_ray import capacity, cluster, machine, pipeline, tracing
-from el4ner_ray.accounting import Accounts, Parts, Retried, committed_parts, take_stock, together
+from el4ner_ray.accounting import Accounts, Parts, Retried, take_stock, together
 from el4ner_ray.calibration import VERSION, calibrated, figures, operating_point, read_fusion
 from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
 from el4ner_ray.core.fusion import Fusion, OperatingPoint
@@ -85,13 +85,12 @@ def annotate(
     fields = deciding_fields(config, pool)
     with alone(place):
         cluster.end_leftovers()
-        texts = open_output(place, fields, resume=resume, force=force)
-        if texts:
-            say(f"{len(texts)} parts are annotated already and are skipped")
-        committed = Parts.of(texts)  # every task that reads gets a copy
+        before = open_output(place, fields, resume=resume, force=force)
+        if before.texts:
+            say(f"{len(before.texts)} parts are annotated already and are skipped")
+        committed = Parts.of(before.texts)  # every task that reads gets a copy
         done: Done = retried.without(committed) if retried else committed
-        if retried:
-            texts |= retried.texts
+        texts = before.texts | retried.texts if retried else before.texts
         earlier = read_run(place) or {}
         preparation = earlier.get("preparation", {})
         if not len(committed):  # what it read and took says nothing of rows that are not there
@@ -105,7 +104,6 @@ def annotate(
         if texts and earlier.get("status") == "finished" and is_complete(corpus, config, done):
             say("nothing is left to do")
             return earlier
-        before = take_stock(place)
         run = _header(config, fields) | {
             "source": _source(inputs, pool_source, limit, earlier),
             # Also those that this input lacks: the next one must not have them with another type.
@@ -129,26 +127,25 @@ def annotate(
                 corpus.extra_schema,
                 config.limits.documents_per_file,
             )
-            with watched(place, len(retried.documents) if retried else corpus.documents, say):
+            with watched(place, len(retried.documents) if retried else corpus.documents, say, before):
                 documents = CorpusSource(corpus, config.limits, done)
                 pipeline.annotate(documents, config, pool.labels, pool.index, threshold_of(fusion), sink)
             ended = time.perf_counter()
         # The stages load while the engines do. A corpus without any sentence does not wait for them.
         started = starting.ended_at or ended
         ready = max(prepared, started) if started < ended else prepared
-        accounts = take_stock(place)
+        accounts = take_stock(place, committed.unread)
         session = {
             "started": run["started"],
             "cores": run["cores"],
             "replicas": {model["name"]: model["replicas"] for model in run["config"]["models"]},
-            "sentences": accounts.summary.sentences - before.summary.sentences,
+            "sentences": accounts.summary.sentences - before.sentences,
             "startup_seconds": round(ready - began, 2),
             "wall_seconds": round(ended - ready, 2),
         }
         if accounts.duplicated_parts:
             raise FatalError(f"{accounts.duplicated_parts} rows stand twice in the output; please report this")
-        parts = committed_parts(place, committed.unread)
-        if not is_complete(corpus, config, retried.without(parts) if retried else parts):
+        if not is_complete(corpus, config, retried.without(accounts.done) if retried else accounts.done):
             raise FatalError("not every document is in the output; run the same command again to annotate the others")
         # Only now: what says that it is finished is neither resumed nor looked at again.
         run |= results(accounts, [*run["sessions"], session])

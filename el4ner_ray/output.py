@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from el4ner_ray.accounting import committed_texts
+from el4ner_ray.accounting import Committed
 from el4ner_ray.config import fingerprint
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.files import file_system, is_local
@@ -58,10 +58,8 @@ def alone(place: Place) -> Iterator[None]:
         lock.release()
 
 
-def open_output(
-    place: Place, fields: Mapping[str, Any], *, resume: bool, force: bool
-) -> dict[tuple[str, int], int | None]:
-    """The parts that are done already, as `accounting.committed_texts` gives them.
+def open_output(place: Place, fields: Mapping[str, Any], *, resume: bool, force: bool) -> Committed:
+    """What is done already.
 
     Args:
         place: The output folder.
@@ -79,7 +77,7 @@ def open_output(
         place.move_aside((ANNOTATIONS, ERRORS, RUN_FILE, RETRY), f"superseded-{stamp}")
     if not place.files(ANNOTATIONS, ".parquet"):
         sweep(place)
-        return {}
+        return Committed()
     if not resume:
         raise UsageError(f"--output {place.uri}: holds annotations; resume them, name another folder, or use --force")
     earlier = read_run(place)
@@ -89,7 +87,7 @@ def open_output(
         )
     check_fingerprint(place, earlier, fields)
     sweep(place)
-    return committed_texts(place)
+    return Committed.of(place)
 
 
 def check_fingerprint(place: Place, earlier: Mapping[str, Any], fields: Mapping[str, Any]) -> None:

@@ -28,6 +28,14 @@ def batches(file: IO[bytes], columns: Iterable[str] | None = None, rows: int = 1
     yield from _opened(file).iter_batches(batch_size=rows, columns=_names(columns), use_threads=False)
 
 
+def footer_and_batches(
+    file: IO[bytes], columns: Iterable[str], rows: int = 1024
+) -> tuple[pq.FileMetaData, Iterator[pa.RecordBatch]]:
+    """The footer of a file, and its batches as `batches` gives them, from one look at where they are."""
+    opened = _opened(file)
+    return opened.metadata, opened.iter_batches(batch_size=rows, columns=_names(columns), use_threads=False)
+
+
 def valid(rows: pa.Table | pa.RecordBatch) -> pa.Table | pa.RecordBatch:
     """The rows, once their strings are known to be UTF-8, at which Arrow does not look. Raises ArrowInvalid."""
     rows.validate(full=True)

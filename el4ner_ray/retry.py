@@ -96,8 +96,11 @@ def merge(staged: Place, place: Place, number: int) -> None:
 
     A row that failed, or that lacks more answers, does not take the place of one that was annotated in part.
     """
-    where = {key: path for path in staged.files(ANNOTATIONS, ".parquet") for key in _keys(_read(staged, path)[0])}
-    costs = take_stock(staged).summary
+    where, costs = dict[Key, str](), FileSummary()
+    for path in staged.files(ANNOTATIONS, ".parquet"):
+        rows, summary = _read(staged, path)
+        where |= dict.fromkeys(_keys(rows), path)
+        costs.add(summary)
     files = place.files(ANNOTATIONS, ".parquet")
     first = True
     for path in files:

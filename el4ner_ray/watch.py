@@ -12,6 +12,7 @@ from itertools import islice
 import pyarrow.compute as pc
 
 from el4ner_ray import parquet
+from el4ner_ray.accounting import Committed
 from el4ner_ray.errors import UsageError
 from el4ner_ray.results import AnnotatedDocument, first_parts
 from el4ner_ray.schema import PART
@@ -31,14 +32,12 @@ _REPORT_SECONDS = 30.0
 class Progress:
     """What is committed so far, and what of it was told."""
 
-    def __init__(self, place: Place, total: int, say: Say) -> None:
-        """`total` documents are to be in the folder when the run is done; those that are there now are not told."""
+    def __init__(self, place: Place, total: int, say: Say, before: Committed) -> None:
+        """`total` documents are to be in the folder when the run is done; those there `before` it are not told."""
         self._place, self._total, self._say = place, total, say
         self._began = time.monotonic()
-        self._files: set[str] = set()
-        self._documents = 0
-        for path in self._new_files():
-            self._count(path)
+        self._files = set(before.files)
+        self._documents = before.documents
         # When the first documents came, and how many there were then: filling the pipeline takes longer than the rate
         # at which it goes on lets expect.
         self._first: tuple[float, int] | None = None
@@ -98,9 +97,12 @@ def marked(document: AnnotatedDocument, characters: int) -> str:
 
 
 @contextmanager
-def watched(place: Place, total: int, say: Say) -> Iterator[None]:
-    """Tell of a run's progress into `place` while the block runs, from a thread of its own."""
-    progress, done = Progress(place, total, say), threading.Event()
+def watched(place: Place, total: int, say: Say, before: Committed) -> Iterator[None]:
+    """Tell of a run's progress into `place` while the block runs, from a thread of its own.
+
+    The arguments are those of `Progress`.
+    """
+    progress, done = Progress(place, total, say, before), threading.Event()
 
     def watch() -> None:
         pause = _LEAST_PAUSE_SECONDS

@@ -27,8 +27,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.exceptions import RayError, RayTaskError
 
-from el4ner_ray import job, parquet, retry, sink
-from el4ner_ray.accounting import Parts, Retried, committed_parts, committed_texts, take_stock
+from el4ner_ray import accounting, job, parquet, retry, sink
+from el4ner_ray.accounting import Committed, Parts, Retried, take_stock
 from el4ner_ray.config import fingerprint, load, restored
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
@@ -119,7 +119,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(place: Place, monk
     for name in (".run.json.0a.part", ".index.x_1.building", mine.name):
         Path(place.uri, name).touch()
     assert errors_of(place) == {("a", 0), ("b", 0)}
-    assert open_output(place, FIELDS, resume=True, force=False) == {("a", 0): hash("A")}
+    assert open_output(place, FIELDS, resume=True, force=False).texts == {("a", 0): hash("A")}
     assert errors_of(place) == {("a", 0)}
     assert sorted(path.name for path in (Path(place.uri) / "annotations").iterdir()) == [file_name_of(place)]
     assert sorted(path.name for path in Path(place.uri).glob(".*")) == [mine.name]
@@ -134,7 +134,7 @@ def test_what_killed_writers_left_is_removed_where_paths_do_not_begin_with_a_sla
     name = put(place, ("a", 0, "A", "failed"))
     place.remove(f"annotations/{name}")
     place.write("annotations/.b.parquet.part", b"half a file")
-    assert open_output(place, FIELDS, resume=True, force=False) == {}
+    assert open_output(place, FIELDS, resume=True, force=False) == Committed()
     assert not [*place.files("errors", ".parquet"), *place.unfinished("annotations")]
 
 
@@ -236,7 +236,7 @@ def test_a_flipped_byte_is_read_over_or_named(place: Place) -> None:
     put(place, *((name, 0, f"{name} met Ben.", "partial") for name in ("Anna", "Cleo", "Dora")))
     reads: dict[str, list[Callable[[], object]]] = {
         "annotations": [
-            lambda: committed_texts(place),
+            lambda: Committed.of(place),
             lambda: take_stock(place),
             lambda: list(read_annotations(place.uri)),
         ],
@@ -307,7 +307,7 @@ def test_a_run_json_of_something_else_is_named(place: Place, content: str, told:
     with pytest.raises(UsageError, match=rf"run\.json.*{told}"):
         open_output(place, FIELDS, resume=True, force=False)
     assert held(place)
-    assert open_output(place, FIELDS, resume=True, force=True) == {}
+    assert open_output(place, FIELDS, resume=True, force=True) == Committed()
     (aside,) = Path(place.uri).glob("superseded-*")
     assert (aside / "run.json").read_text() == content
 
@@ -344,16 +344,16 @@ def test_documents_in_parts_are_compared_part_by_part(tmp_path: Path) -> None:
     check_unchanged(corpus, 100, {("in.jsonl:2", 0): None}, "out", whole=True)
     put(place, ("a", 1, "something else", "ok"))
     with pytest.raises(UsageError, match="the text of document 'a'"):
-        check_unchanged(corpus, 100, committed_texts(place), "out", whole=True)
+        check_unchanged(corpus, 100, Committed.of(place).texts, "out", whole=True)
 
 
 def test_a_document_that_could_not_be_read_may_be_mended(place: Place) -> None:
     put(place, ("a", 0, "", "failed"), ("b", 0, "", "ok"), ("c", 0, "C", "failed"))
-    assert committed_texts(place) == {("a", 0): None, ("b", 0): hash(""), ("c", 0): hash("C")}
+    assert Committed.of(place).texts == {("a", 0): None, ("b", 0): hash(""), ("c", 0): hash("C")}
     # It stands failed until a retry, all of it: with its first part missing, nothing could read the others.
-    parts = Parts.of(committed_texts(place))
+    parts = Parts.of(Committed.of(place).texts)
     assert [key for key in [("a", 0), ("a", 1), ("b", 1), ("c", 1), ("d", 0)] if key in parts] == [("a", 0), ("a", 1)]
-    assert ("a", 1) in committed_parts(place, parts.unread)
+    assert ("a", 1) in take_stock(place, parts.unread).done
 
 
 def test_columns_of_another_type_are_refused(place: Place) -> None:
@@ -445,7 +445,8 @@ def test_accounts_are_those_of_a_plain_count(files: list[list[Row]]) -> None:
         for rows in files:
             put(place, *rows)
         committed = [row for path in place.files("annotations", ".parquet") for row in pq.read_table(path).to_pylist()]
-        accounts, parts = take_stock(place), committed_parts(place)
+        accounts, before = take_stock(place), Committed.of(place)
+    parts = accounts.done
     keys = Counter((row["doc_id"], row["part"]) for row in committed)
     statuses = defaultdict(set)
     for row in committed:
@@ -455,6 +456,9 @@ def test_accounts_are_those_of_a_plain_count(files: list[list[Row]]) -> None:
     assert (accounts.parts, accounts.duplicated_parts) == (len(keys), len(committed) - len(keys))
     assert len(parts) == len(keys)
     assert all(((doc_id, part) in parts) == ((doc_id, part) in keys) for doc_id in "abc" for part in range(5))
+    assert before.texts.keys() == keys.keys() == {key for key in keys if key in Parts.of(before.texts)}
+    assert before.documents == sum(part == 0 for _, part in keys)
+    assert before.sentences == len(committed)
 
 
 def assert_merged(place: Place) -> None:
@@ -568,7 +572,7 @@ def test_a_second_retry_replaces_what_failed_again(failed: Place, staged: Place)
     retry.merge(again, failed, 3)
     assert held(failed)["e", 0] == ("E", "ok")
     assert errors_of(failed) == set()
-    parts = committed_parts(failed)
+    parts = take_stock(failed).done
     assert len(parts) == len(held(failed))
     assert all(key in parts for key in held(failed))
     assert ("e", 1) not in parts
@@ -892,3 +896,80 @@ def test_what_ended_a_run_is_told_without_what_ray_adds() -> None:
             raise error
         assert str(raised.value).startswith(f"the run ended: {wanted}")
         assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file of an output was opened for reading."""
+    counted: Counter[str] = Counter()
+    open_ = Place.open
+
+    def counting(place: Place, path: str) -> Any:
+        counted[Path(path).name] += 1
+        return open_(place, path)
+
+    monkeypatch.setattr(Place, "open", counting)
+    return counted
+
+
+def test_a_resumed_run_opens_each_file_once_before_and_once_after(
+    tmp_path: Path, annotate: Callable[..., dict[str, Any]], opened: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Once seven times, one of them while the engines waited: hours, of 100,000 files on an object store.
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": key, "text": key.upper()} for key in "abc"])
+    annotate(corpus, limit=1)
+    place = Place(str(tmp_path / "out"))
+    [earlier] = (Path(path).name for path in place.files("annotations", ".parquet"))
+    opened.clear()
+    prepared: list[int] = []
+    monkeypatch.setattr(job, "prepare", lambda *_: (prepared.append(opened[earlier]), (None, FileSummary()))[1])
+    run = annotate(corpus)
+    assert prepared == [1]
+    assert run["documents"]["total"] == 3
+    assert [session["sentences"] for session in run["sessions"]] == [1, 2]
+    assert opened.pop(earlier) == 2
+    assert list(opened.values()) == [1]
+
+
+def test_what_a_folder_holds_is_read_by_opening_each_file_once(failed: Place, opened: Counter[str]) -> None:
+    reads: list[Callable[[], object]] = [
+        lambda: take_stock(failed),
+        lambda: Committed.of(failed),
+        lambda: Retried.of(failed, {}),
+        lambda: list(accounting.summaries(failed)),
+    ]
+    for read in reads:
+        opened.clear()
+        read()
+        assert list(opened.values()) == [1, 1, 1]
+
+
+def test_files_are_read_side_by_side(failed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, open_ = threading.Barrier(3, timeout=30), Place.open
+
+    def waiting(place: Place, path: str) -> Any:
+        together.wait()
+        return open_(place, path)
+
+    monkeypatch.setattr(Place, "open", waiting)
+    assert take_stock(failed).documents == len(Committed.of(failed).texts) == 6
+
+
+def test_no_more_files_are_read_than_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounting, "_AT_ONCE", 3)
+    begun: list[str] = []
+    names = [str(number) for number in range(20)]
+
+    def read(name: str) -> str:
+        begun.append(name)
+        return name
+
+    taken = []
+    for name in accounting._in_threads(read, names):
+        taken.append(name)
+        assert len(begun) <= len(taken) + 3
+    assert taken == names
+    for name in accounting._in_threads(read, names):  # whoever asks for no more is not read for
+        assert name == "0"
+        break
+    assert len(begun) <= 20 + 4

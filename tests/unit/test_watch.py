@@ -11,10 +11,11 @@ import pytest
 from ray.data.exceptions import ExecutionTimeoutError
 
 from el4ner_ray import job, watch
+from el4ner_ray.accounting import Committed
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.results import AnnotatedDocument, AnnotatedEntity
 from el4ner_ray.schema import ANNOTATION_SCHEMA
-from el4ner_ray.sink import Place, to_parquet
+from el4ner_ray.sink import FileSummary, Place, commit
 from el4ner_ray.watch import Progress, marked, watched
 
 
@@ -28,7 +29,7 @@ def document(text: str, *entities: tuple[int, int, str]) -> AnnotatedDocument:
     return AnnotatedDocument("d", text, "ok", tuple(found), None)
 
 
-def commit(place: Place, name: str, *rows: tuple[str, int, str, list[dict[str, Any]]]) -> None:
+def put(place: Place, name: str, *rows: tuple[str, int, str, list[dict[str, Any]]]) -> None:
     table = pa.Table.from_pylist(
         [
             {"doc_id": i, "part": part, "text_start": 0, "text": text, "status": "ok", "entities": found, "error": None}
@@ -36,7 +37,7 @@ def commit(place: Place, name: str, *rows: tuple[str, int, str, list[dict[str, A
         ],
         ANNOTATION_SCHEMA,
     )
-    place.write(f"annotations/{name}.parquet", to_parquet(table))
+    commit(place, f"{name}.parquet", table, FileSummary(), [])
 
 
 @pytest.mark.parametrize(
@@ -57,16 +58,16 @@ def test_the_beginning_of_a_document_on_one_line(shown: str, given: AnnotatedDoc
 
 def test_progress_counts_documents_not_parts_and_shows_the_first(tmp_path: Path) -> None:
     place, told = Place(str(tmp_path)), list[str]()
-    commit(place, "earlier", ("old", 0, "Old", []))
-    progress = Progress(place, 5, told.append)
+    put(place, "earlier", ("old", 0, "Old", []))
+    progress = Progress(place, 5, told.append, Committed.of(place))
     progress.look()
     assert told == []
-    commit(place, "a", ("one", 0, "Ada", [entity("Ada", 0, 3, "person")]), ("one", 1, "and on", []), ("two", 0, "", []))
+    put(place, "a", ("one", 0, "Ada", [entity("Ada", 0, 3, "person")]), ("one", 1, "and on", []), ("two", 0, "", []))
     progress.look()
     assert told[:2] == ["one: [Ada | person]", "two: "]
     assert told[2].startswith("3 of 5 documents after ")
     progress.look()
-    commit(place, "b", ("three", 0, "x", []), ("four", 0, "y", []))
+    put(place, "b", ("three", 0, "x", []), ("four", 0, "y", []))
     progress.look()
     # A third document is shown and no fourth; the next numbers come later.
     assert told[3:] == ["three: x"]
@@ -76,9 +77,9 @@ def test_a_file_that_cannot_be_read_for_once_is_counted_at_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, told = Place(str(tmp_path)), list[str]()
-    progress = Progress(place, 4, told.append)
+    progress = Progress(place, 4, told.append, Committed())
     for name in ("a", "b", "c"):
-        commit(place, name, (name, 0, "x", []))
+        put(place, name, (name, 0, "x", []))
 
     opened = Place.open
 
@@ -98,7 +99,7 @@ def test_a_file_that_cannot_be_read_for_once_is_counted_at_the_next_look(
 
 def test_a_run_without_output_yet_is_watched(tmp_path: Path) -> None:
     told: list[str] = []
-    with watched(Place(str(tmp_path / "none")), 1, told.append):
+    with watched(Place(str(tmp_path / "none")), 1, told.append, Committed()):
         pass
     assert told == []
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_read_for_once_does_not_end_the_watch(
 
     monkeypatch.setattr(watch, "_LEAST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(Progress, "look", look)
-    with watched(Place(str(tmp_path)), 1, print):
+    with watched(Place(str(tmp_path)), 1, print, Committed()):
         assert again.wait(30)
     assert caplog.messages == ["progress cannot be read: no"] * 2
 
