@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from el4ner_ray.accounting import summaries
-from el4ner_ray.config import JobConfig, ModelConfig, restored
+from el4ner_ray.config import JobConfig, ModelConfig, capacity, comparable, restored
 from el4ner_ray.engines.serving import CoreShare, core_shares
 from el4ner_ray.errors import UsageError
 from el4ner_ray.sink import Place
@@ -85,23 +85,29 @@ def measured(run: Mapping[str, Any], directory: str) -> Measured:
 
 
 def _as_it_ran(run: Mapping[str, Any], where: str) -> tuple[JobConfig, int | None]:
-    """The configuration, with the replicas, and the cores of the sessions that annotated anything.
+    """The configuration, with the replicas and the engines' capacity, and the cores of the sessions that annotated.
 
     Raises UsageError where these differ: run.json does not tell which of them the engines' seconds are from.
     """
     models = run["config"]["models"]
-    own: dict[str, Any] = {"replicas": {model["name"]: model["replicas"] for model in models}}
+    own: dict[str, Any] = {
+        "replicas": {model["name"]: model["replicas"] for model in models},
+        "capacity": {model["name"]: capacity(model) for model in models},
+    }
     if on_cores(restored(run["config"])):
         own["cores"] = run.get("cores")
-    # Earlier versions wrote neither into sessions.
+    # Earlier versions wrote none of these into sessions.
     first, *others = [own | {key: s[key] for key in own.keys() & s.keys()} for s in run["sessions"] if s["sentences"]]
     if differing := [key for key in own if any(other[key] != first[key] for other in others)]:
         raise UsageError(
             f"{where}: its sessions had different {' and '.join(differing)}, and nobody knows how long engines worked "
             "in each; give a run of one session, or of sessions that had the same"
         )
-    fields = run["config"] | {"models": [m | {"replicas": first["replicas"][m["name"]]} for m in models]}
-    return restored(fields), first.get("cores")
+    of_sessions = [
+        model | {"replicas": first["replicas"][name], "engine": model["engine"] | first["capacity"][name]}
+        for name, model in ((model["name"], model) for model in comparable(run["config"])["models"])
+    ]
+    return restored(run["config"] | {"models": of_sessions}), first.get("cores")
 
 
 def _was_retried(run: Mapping[str, Any], place: Place) -> bool:

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from el4ner_ray import capacity, cluster, machine, pipeline, tracing
 from el4ner_ray.accounting import Accounts, Parts, Retried, take_stock, together
 from el4ner_ray.calibration import VERSION, calibrated, figures, operating_point, read_fusion
-from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, fingerprint, fingerprint_fields
+from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, capacity, fingerprint, fingerprint_fields
 from el4ner_ray.core.fusion import Fusion, OperatingPoint
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
@@ -139,6 +139,7 @@ def annotate(
             "started": run["started"],
             "cores": run["cores"],
             "replicas": {model["name"]: model["replicas"] for model in run["config"]["models"]},
+            "capacity": {model["name"]: capacity(model) for model in run["config"]["models"]},
             "sentences": accounts.summary.sentences - before.sentences,
             "startup_seconds": round(ready - began, 2),
             "wall_seconds": round(ended - ready, 2),

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from el4ner_ray.accounting import Committed
-from el4ner_ray.config import fingerprint
+from el4ner_ray.config import comparable, fingerprint
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.files import file_system, is_local
 from el4ner_ray.results import RUN_FILE, decoded_run
@@ -94,8 +94,9 @@ def check_fingerprint(place: Place, earlier: Mapping[str, Any], fields: Mapping[
     """Raise UsageError, naming what changed, unless the folder's `earlier` run had the same deciding `fields`."""
     if not earlier.keys() >= {"fingerprint", "fingerprint_fields"}:
         raise UsageError(f"--output {place.uri}: its {RUN_FILE} has no fingerprint; name another folder or use --force")
-    if earlier["fingerprint"] != fingerprint(fields):
-        changed = ", ".join(differences(earlier["fingerprint_fields"], fields))
+    before, now = comparable(earlier["fingerprint_fields"]), comparable(fields)
+    if fingerprint(before) != fingerprint(now):
+        changed = ", ".join(differences(before, now))
         raise UsageError(
             f"--output {place.uri}: was written with a different {changed}; "
             "restore it, name another folder, or start anew with --force (the old output is kept beside)"

@@ -1,5 +1,6 @@
 """Configuration: what a profile asks Ray and vLLM for, what a wrong field is told, what a fingerprint sees."""
 
+import ast
 import copy
 import doctest
 import os
@@ -7,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +18,13 @@ import ray
 
 from el4ner_ray import config as config_module
 from el4ner_ray import machine
-from el4ner_ray.config import PROFILES, JobConfig, ReplicaRange, fingerprint, fingerprint_fields, load
+from el4ner_ray.config import CAPACITY, PROFILES, JobConfig, ReplicaRange, fingerprint, fingerprint_fields, load
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.vllm import engine_arguments
 from el4ner_ray.errors import UsageError
 from el4ner_ray.job import NO_PROGRESS_SECONDS
 from el4ner_ray.placement import start_order
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -465,6 +468,47 @@ def test_no_packaged_model_is_asked_otherwise_tomorrow() -> None:
     llamas = [m for profile in PROFILES for m in load(profile=profile).models if "Llama-3.2" in m.source]
     assert llamas
     assert all(model.chat_template_kwargs == {"date_string": "26 Jul 2024"} for model in llamas)
+
+
+def with_engine(**engine: Any) -> JobConfig:
+    """The paper's ensemble with these engine arguments over those of its first model."""
+    paper = load(profile="paper")
+    first, *others = paper.models
+    changed = first.model_copy(update={"engine": first.engine | engine})
+    return paper.model_copy(update={"models": (changed, *others)})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "decides"),
+    [
+        ("max_num_seqs", 128, False),
+        ("gpu_memory_utilization", 0.85, False),
+        ("tensor_parallel_size", 2, False),
+        ("enforce_eager", True, False),
+        ("dtype", "float16", True),
+        ("quantization", "fp8", True),
+        ("max_model_len", 4096, True),
+        ("kv_cache_dtype", "fp8", True),
+        ("block_size", 32, True),
+    ],
+)
+def test_how_much_an_engine_holds_decides_no_annotation(argument: str, value: object, decides: bool) -> None:
+    # Once a run that was out of memory could only go on with the arguments for which it was.
+    before, now = fingerprint_fields(with_engine()), fingerprint_fields(with_engine(**{argument: value}))
+    assert (fingerprint(before) != fingerprint(now)) is decides
+
+
+def test_arguments_that_decide_nothing_are_arguments_of_vllm() -> None:
+    vllm = find_spec("vllm")
+    if vllm is None or vllm.origin is None:
+        pytest.skip("vLLM is not installed")
+    # Read, not imported, which takes 10 s.
+    tree = ast.parse((Path(vllm.origin).parent / "engine" / "arg_utils.py").read_text("utf-8"))
+    [arguments] = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
+    named = {field.target.id for field in arguments.body if isinstance(field, ast.AnnAssign)}  # type: ignore[union-attr]
+    assert named >= CAPACITY
+    told = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert not [name for name in CAPACITY if f"`{name}`" not in told]
 
 
 def test_engines_of_ended_jobs_are_told_from_all_others() -> None:

@@ -20,6 +20,7 @@ from typing import IO, Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from filelock import FileLock
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -604,6 +605,34 @@ def test_a_retry_needs_a_finished_run(finished: Place, tmp_path: Path) -> None:
     change(finished, status="running")
     with pytest.raises(UsageError, match="has not finished; run the same `el4ner annotate` command again first"):
         retry.retry(finished.uri)
+
+
+def recorded(place: Place, **engine: Any) -> None:
+    """The fields as earlier versions recorded them: with all engine arguments, here those of the first model."""
+    fields = (read_run(place) or {})["fingerprint_fields"]
+    fields["models"][0]["engine"] = engine
+    change(place, fingerprint_fields=fields, fingerprint=fingerprint(fields))
+
+
+def test_a_retry_with_engines_that_hold_less_goes_on(finished: Place, tmp_path: Path) -> None:
+    models = [model.model_dump(mode="json", exclude_defaults=True) for model in load(profile="fake").models]
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "another"}])
+    for engine, told in (
+        ({"max_num_seqs": 128, "enforce_eager": True}, "the text of document 'a'"),  # it has come as far as that
+        ({"dtype": "float16"}, "different models"),
+    ):
+        (tmp_path / "job.yaml").write_text(yaml.safe_dump({"models": [models[0] | {"engine": engine}, *models[1:]]}))
+        with pytest.raises(UsageError, match=told):
+            retry.retry(finished.uri, str(tmp_path / "job.yaml"))
+
+
+def test_a_run_of_an_earlier_version_is_resumed_whatever_its_engines_held(finished: Place) -> None:
+    fields = (read_run(finished) or {})["fingerprint_fields"]
+    recorded(finished, max_num_seqs=256, gpu_memory_utilization=0.9)
+    assert len(open_output(finished, fields, resume=True, force=False).texts) == 1
+    recorded(finished, max_num_seqs=256, dtype="float16")
+    with pytest.raises(UsageError, match="was written with a different models"):
+        open_output(finished, fields, resume=True, force=False)
 
 
 def test_a_retry_needs_what_the_run_had(finished: Place, tmp_path: Path) -> None:

@@ -255,6 +255,17 @@ def test_a_run_whose_sessions_had_different_replicas_or_cores_is_no_measure() ->
         measured(finished(cpu, dict.fromkeys(cpu.model_names, 30.0), sessions=resumed), "out")
 
 
+def test_a_run_whose_sessions_had_engines_of_another_size_is_no_measure() -> None:
+    seconds = dict.fromkeys(NAMES, 30.0)
+    none = {name: dict[str, Any]() for name in NAMES}
+    wide = none | {NAMES[0]: {"tensor_parallel_size": 2}}
+    first, second = ({"sentences": 50, "capacity": capacity} for capacity in (wide, none))
+    with pytest.raises(UsageError, match="its sessions had different capacity"):
+        measured(finished(PAPER, seconds, sessions=[first, second]), "out")
+    known = measured(finished(PAPER, seconds, sessions=[first]), "out")
+    assert known.costs == measured(finished(PAPER, seconds), "out").costs
+
+
 def test_what_a_run_is_measured_by_is_what_its_annotating_sessions_had() -> None:
     seconds = dict.fromkeys(NAMES, 30.0)
     # The last one found nothing left, and engines on cards do not care on how many cores the run was started.
