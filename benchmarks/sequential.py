@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,9 +30,14 @@ from el4ner_ray.labelled import labels_of
 from el4ner_ray.schema import Entity, Span, Vote
 from el4ner_ray.text_models import Embedder, Tagger
 
+T = TypeVar("T")
+
 
 class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """The pipeline annotates `sentences`, the plain implementation `by_hand` of them, at equal distances."""
+    """The pipeline annotates `sentences`, the plain implementation `by_hand` of them, at equal distances.
+
+    `config` lies over the profile's.
+    """
 
     data: str
     sentences: int
@@ -40,6 +45,7 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
     pool: int
     profile: str
     models: list[str]
+    config: dict[str, Any]
     repeats: int
 
 
@@ -59,9 +65,15 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Sentences a second of both, their ratio, and what F1 the pipeline's speed costs."""
     # An index with the pool's gold spans is built in a minute, and what is measured starts after it.
     task = Task.of(
-        workload.data, workload.profile, workload.models, workload.sentences, workload.pool, pool_spans="gold"
+        workload.data,
+        workload.profile,
+        workload.models,
+        workload.sentences,
+        workload.pool,
+        workload.config,
+        pool_spans="gold",
     )
-    few = [text.text for text in task.gold[:: len(task.gold) // workload.by_hand]][: workload.by_hand]
+    few = [text.text for text in at_equal_distances(task.gold, workload.by_hand)]
     pipeline, by_hand, f1 = [], [], []
     for number in range(workload.repeats):
         run = task.annotate(scratch, f"pipeline-{number}")
@@ -75,6 +87,12 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         Figure("sequential", "sentences/s", tuple(by_hand)),
         Figure("F1 of the pipeline", "", tuple(f1)),
     ]
+
+
+def at_equal_distances(texts: Sequence[T], count: int) -> list[T]:
+    """So many of the texts, the first among them; all where there are no more."""
+    few = min(count, len(texts))
+    return [texts[number * len(texts) // few] for number in range(few)]
 
 
 def _seconds(config: JobConfig, index: str, texts: list[str]) -> float:
@@ -183,7 +201,7 @@ class TransformersModel:
         answers = [self._tokenizer.encode(w, add_special_tokens=False, return_tensors="pt")[0] for w in written]
         first = [int(answer[0]) for answer in answers]
         if len(set(first)) == len(first):
-            scores = self._logprobs(prompt)[-1, first].tolist()
+            scores = self._logprobs(prompt, 1)[0, first].tolist()
         else:
             scores = [self._score(prompt, answer.to(self._device)) for answer in answers]
         best = max(scores)
@@ -192,14 +210,16 @@ class TransformersModel:
     def _score(self, prompt: Any, answer: Any) -> float:
         import torch
 
-        logprobs = self._logprobs(torch.cat([prompt, answer[None]], 1))[prompt.shape[1] - 1 : -1]
+        # What follows the prompt's last token is the answer's first; nothing is asked of what follows the answer.
+        logprobs = self._logprobs(torch.cat([prompt, answer[None]], 1), len(answer) + 1)[:-1]
         return float(logprobs.gather(1, answer[:, None]).sum())
 
-    def _logprobs(self, ids: Any) -> Any:
+    def _logprobs(self, ids: Any, last: int) -> Any:
+        """Of each token of the vocabulary (v), after each of the `last` tokens alone: (last, v)."""
         import torch
 
         with torch.inference_mode():
-            return torch.log_softmax(self._model(ids).logits[0].float(), -1)
+            return torch.log_softmax(self._model(ids, logits_to_keep=last).logits[0].float(), -1)
 
     def _prompt(self, turns: Sequence[str]) -> Any:
         if not self._chat:
