@@ -3,8 +3,8 @@
     python -m benchmarks.bare_calls --clients 50 --latency-ms 2000 --seconds 30
 
 Three processes wait out the latency and answer. A request asks them as `el4ner serve` asks three models for a sentence
-without a pool: all, two, the third where the vote is open (every other request), the verifier. No HTTP, no Ray, no
-stages.
+without a pool, in four rounds: all, two, the third (its vote is open for the sentences of `serve_load.py`), the
+verifier. No HTTP, no Ray, no stages.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from benchmarks.serve_load import Took, closed, percentiles
 
 _MODELS = 3
 _METHOD = "/engine/generate"
+# Which models are asked at once, round by round: for what they extract, for two votes, for the third, for the verdict.
+_ROUNDS = ((0, 1, 2), (0, 1), (2,), (0,))
 _PAYLOAD = bytes(2000)  # a call of a sentence, and its prompt
 
 
@@ -43,14 +45,25 @@ def main() -> None:
         engine.start()
     try:
         ports = [heard.recv() for heard, _ in pipes]
+        began = time.perf_counter()
         took = asyncio.run(_measured(ports, arguments.clients, arguments.seconds, 3 * latency))
+        seconds = time.perf_counter() - began
     finally:
         for engine in engines:
             engine.terminate()
+    print(json.dumps(figures(took, seconds, latency)))
+
+
+def figures(took: list[Took], seconds: float, latency: float) -> dict[str, Any]:
+    """As `serve_load.py` has them; `seconds` are those until the last answer, `latency` those of a call."""
     above = [1000 * (one.client - one.engines) for one in took]
     late = [1000 * (one.client - one.calls * latency) for one in took]
-    figures = {"overhead_ms": percentiles(above), "beyond_latency_ms": percentiles(late)}
-    print(json.dumps({"requests": len(took)} | figures))
+    return {
+        "requests": len(took),
+        "requests_per_second": round(len(took) / seconds, 1),
+        "overhead_ms": percentiles(above),
+        "beyond_latency_ms": percentiles(late),
+    }
 
 
 def _engine(port: Connection, latency: float) -> None:
@@ -75,12 +88,11 @@ def _engine(port: Connection, latency: float) -> None:
 
 async def _measured(ports: list[int], clients: int, seconds: float, spread: float) -> list[Took]:
     channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}") for port in ports]
-    first, second, third = (channel.unary_unary(_METHOD) for channel in channels)
+    models = [channel.unary_unary(_METHOD) for channel in channels]
 
-    async def ask(number: int) -> Took:
-        rounds = [[first, second, third], [first, second], *([[third]] if number % 2 else []), [first]]
+    async def ask(_: int) -> Took:
         began = time.perf_counter()
-        engines = [max(await asyncio.gather(*map(_asked, models))) for models in rounds]
+        engines = [max(await asyncio.gather(*(_asked(models[i]) for i in asked))) for asked in _ROUNDS]
         took = time.perf_counter() - began
         return Took(took, took, sum(engines), len(engines))
 

@@ -24,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,17 +79,29 @@ def main() -> None:
         command = [sys.executable, "-m", "el4ner_ray", "serve", "--profile", "fake", "--config", str(config)]
         command += ["--port", str(port), *(["--pool", arguments.pool] if arguments.pool else [])]
         open_to_all = {name: value for name, value in os.environ.items() if name != "EL4NER_API_KEY"}
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, env=open_to_all)
-        assert server.stderr
-        try:
-            if not any(b"listening" in line for line in server.stderr):
-                sys.exit("the server does not start; see what `el4ner serve --profile fake` says")
+        with listening(command, open_to_all, Path(folder) / "server.log") as server:
             loads = asyncio.run(measured(f"http://127.0.0.1:{port}", server.pid, arguments))
-        finally:
-            server.terminate()
-            server.communicate(timeout=60)
     for load in loads:
         print(json.dumps(figures(load, arguments.latency_ms), indent=2))
+
+
+@contextmanager
+def listening(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A server from when it says that it listens; it is ended afterwards. Exits with its words where it does not start.
+
+    What it tells goes into a file: a pipe that nobody reads would hold it up once it is full.
+    """
+    with log.open("wb") as told:
+        server = subprocess.Popen(command, stderr=told, env=environment)
+    try:
+        while b"listening" not in log.read_bytes():
+            if server.poll() is not None:
+                sys.exit(f"the server does not start:\n{log.read_text('utf-8', 'replace')}")
+            time.sleep(0.1)
+        yield server
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
 
 
 async def measured(url: str, server: int, arguments: argparse.Namespace) -> list[Load]:
