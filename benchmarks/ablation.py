@@ -186,7 +186,7 @@ async def prompts(bench: Bench) -> tuple[Rows, dict[str, Any]]:
 
 async def chat(bench: Bench) -> tuple[Rows, dict[str, Any]]:
     """The models that have a chat template asked through it. To be run alone: the engines are others."""
-    config = with_chat_templates(bench.config, ("smollm2-135m", "qwen2.5-coder-0.5b"))
+    config = with_chat_templates(bench.config)
     ensemble = CachedEnsemble(config, bench.out / "answers.sqlite")
     try:
         laboratory = Laboratory(config, bench.pool, ensemble, bench.out)

@@ -7,20 +7,45 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
+import json
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from el4ner_ray.config import JobConfig, ModelConfig
+from el4ner_ray.core.parsing import said_in_full
 from el4ner_ray.core.prompting import running_text
+from el4ner_ray.engines import vllm
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.engines.serving import environment_alone
+from el4ner_ray.machine import versions
 
 _decode = msgspec.msgpack.Decoder(Completion).decode
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def identity(model: ModelConfig) -> tuple[Any, ...]:
+    """What decides a model's answer beside the question: answers that were kept under another one are not its own.
+
+    The model, how it is asked, what ends its answer, the engine's arguments, the version of vLLM, and the code that
+    says how to sample and reads what comes of it.
+    """
+    code = inspect.getsource(vllm) + inspect.getsource(said_in_full)
+    return (
+        source_identity(model.source, model.revision),
+        model.chat_template,
+        dict(model.chat_template_kwargs),
+        model.stop_token_ids,
+        json.dumps(model.engine, sort_keys=True, default=str),
+        vllm.cpu_dtype() if model.gpus == 0 else None,
+        {name: version for name, version in versions().items() if name.startswith("vllm")},
+        hashlib.sha256(code.encode()).digest(),
+    )
 
 
 class CachedEnsemble:
@@ -29,7 +54,7 @@ class CachedEnsemble:
     def __init__(self, config: JobConfig, file: Path) -> None:
         """Open or create the file of answers."""
         self._models = {model.name: model for model in config.models}
-        self._identities = {m.name: _identity(m) for m in config.models}
+        self._identities = {model.name: identity(model) for model in config.models}
         self._engines: dict[str, object] = {}
         self._computing = asyncio.Lock()
         self._answers = sqlite3.connect(file)
@@ -62,11 +87,9 @@ class CachedEnsemble:
 
     def _engine(self, name: str):
         if name not in self._engines:
-            from el4ner_ray.engines.vllm import VllmEngine
-
             environment = environment_alone(self._models[name])
             os.environ.update(environment | {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"})
-            self._engines[name] = VllmEngine(self._models[name])
+            self._engines[name] = vllm.VllmEngine(self._models[name])
         return self._engines[name]
 
     def _key(self, model: str, request: Request) -> bytes:
@@ -78,9 +101,3 @@ class CachedEnsemble:
     def _known(self, key: bytes) -> Completion | None:
         row = self._answers.execute("select completion from answers where key = ?", (key,)).fetchone()
         return _decode(row[0]) if row else None
-
-
-def _identity(model: ModelConfig) -> tuple[object, ...]:
-    """What a model's answers depend on, but for the question; as it was before templates could be told anything."""
-    told = (model.chat_template_kwargs,) if model.chat_template_kwargs else ()
-    return (source_identity(model.source, model.revision), model.chat_template, *told)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 from laboratory import Laboratory, asking_with
 
-from el4ner_ray.config import JobConfig
+from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.core.prompting import LabelledSentence, Prompts
+from el4ner_ray.engines.bundled import resolve
 from el4ner_ray.labelled import LabelledText
 from el4ner_ray.stages.base import Batch, Stage
 from el4ner_ray.stages.retrieve import Retrieve
@@ -66,10 +67,27 @@ def variants(config: JobConfig, pool: Sequence[LabelledText], folder: Path) -> d
     return tried
 
 
-def with_chat_templates(config: JobConfig, having: Sequence[str]) -> JobConfig:
-    """These models asked through their chat templates, the others with running text."""
-    models = tuple(m.model_copy(update={"chat_template": m.name in having}) for m in config.models)
+def with_chat_templates(config: JobConfig) -> JobConfig:
+    """The models whose tokenizers have a chat template asked through it, the others with running text.
+
+    Raises ValueError where none has one.
+    """
+    models = tuple(m.model_copy(update={"chat_template": _has_chat_template(m)}) for m in config.models)
+    if not any(model.chat_template for model in models):
+        raise ValueError(
+            f"no tokenizer of {', '.join(config.model_names)} has a chat template, so there is nothing to compare: "
+            "leave the study `chat` out, or name a profile whose models have one"
+        )
     return config.model_copy(update={"models": models})
+
+
+def _has_chat_template(model: ModelConfig) -> bool:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        resolve(model.source), revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+    return tokenizer.chat_template is not None
 
 
 async def classified(variant: Variant, laboratory: Laboratory, texts: Sequence[LabelledText]) -> pa.Table:

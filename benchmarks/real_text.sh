@@ -12,7 +12,8 @@ el4ner=${EL4NER:-.venv/bin/el4ner}
 measure() { # NAME OPTIONS...
   local name=$1
   shift
-  "$el4ner" annotate "$out/gold.jsonl" --pool "$out/index" --output "$out/$name" --segmenter none "$@" > "$out/$name.log" 2>&1
+  "$el4ner" annotate "$out/gold.jsonl" --pool "$out/index" --output "$out/$name" --segmenter none --force "$@" \
+    > "$out/$name.log" 2>&1
   echo "== $name"
   "$el4ner" evaluate "$out/$name" --gold "$out/gold.jsonl" --output "$out/$name.json"
 }
