@@ -53,6 +53,8 @@ def main(
     """Run scenarios and say which floors are missed."""
     try:
         scenarios = chosen(read(SCENARIOS), only or [], changes or [])
+        for name, scenario in scenarios.items():
+            workload(name, scenario.workload)
     except (ValueError, msgspec.ValidationError) as error:
         raise typer.BadParameter(str(error)) from None
     out.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,15 @@ def chosen(scenarios: Mapping[str, Scenario], only: Sequence[str], changes: Sequ
     return kept
 
 
+def workload(name: str, fields: Mapping[str, Any]) -> Any:
+    """The Workload of a scenario. Raises ValueError, naming both, for a field that it does not take so."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    try:
+        return msgspec.convert(fields, module.Workload)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the workload of {name}: {str(error).replace('$.', f'{name}.')}") from None
+
+
 def run(name: str, scenario: Scenario, out: Path, *, changed: bool) -> Result:
     """Measure in a fresh process. `changed` is as in `missed`."""
     figures = in_fresh_process(_measure, name, scenario.workload, out)
@@ -102,10 +113,10 @@ def missed(floors: Sequence[Floor], figures: Sequence[Figure], *, changed: bool)
 
 
 def _measure(name: str, fields: dict[str, Any], out: Path) -> list[Figure]:
-    module = importlib.import_module(f"benchmarks.{name}")
     scratch = out / name
     scratch.mkdir(parents=True, exist_ok=True)
-    figures: list[Figure] = module.measure(msgspec.convert(fields, module.Workload), scratch)
+    module = importlib.import_module(f"benchmarks.{name}")
+    figures: list[Figure] = module.measure(workload(name, fields), scratch)
     return figures
 
 

@@ -76,7 +76,11 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         peaks[documents] = {place: max(memory) for place, memory in watched.by_place.items()}
         figures += [
             Figure("documents a second", "1/s", (rates[documents],), documents),
-            Figure("last third against the middle, documents a second", "", (late_speed(run.output),), documents),
+            *(
+                Figure("last third against the middle, documents a second", "", (late,), documents)
+                for late in [late_speed(run.output)]
+                if late is not None
+            ),
             *(Figure(f"memory, {name}", "GB", (peak / 1e9,), documents) for name, peak in peaks[documents].items()),
             *(
                 Figure(f"last third against the middle, memory, {name}", "", (running.growth(memory),), documents)
@@ -110,9 +114,11 @@ def _four_nodes() -> Iterator[OnNodes]:
         cluster.shutdown()
 
 
-def late_speed(output: Path) -> float:
-    """Files a second in the last third of a run's annotation files, against the middle third; of ten files or more."""
+def late_speed(output: Path) -> float | None:
+    """Files a second in the last third of a run's annotation files, against the middle third; None below ten files."""
     times = np.sort([file.stat().st_mtime for file in (output / "annotations").glob("*.parquet")])
+    if len(times) < 10:
+        return None
     third = (len(times) - 1) // 3
     middle, late = times[-1 - third] - times[-1 - 2 * third], times[-1] - times[-1 - third]
     return float(middle / late)

@@ -71,6 +71,7 @@ def draw_scenario(file: Path, name: str, figures: Sequence[Figure], floors: Sequ
 
 
 def _curve(axes: Axes, figures: Sequence[Figure], floors: Sequence[Floor]) -> None:
+    figures = sorted(figures, key=lambda figure: figure.at or 0)  # a line joins them; measured in any order
     at = [figure.at for figure in figures]
     axes.errorbar(at, [figure.median for figure in figures], _spread(figures), marker="o", ms=4, lw=1, capsize=3)
     axes.set_xscale("log")

@@ -57,10 +57,10 @@ class PromptCounter:
     def _take(self, ids: list[int], block: int) -> int:
         """Tokens at the start of a prompt that are known; from now on all its full blocks are."""
         cached, prefix, leading = 0, 0, True
-        # As in vLLM, the last token is computed in any case, and with it its block.
-        for end in range(block, len(ids), block):
+        for end in range(block, len(ids) + 1, block):
             prefix = hash((prefix, *ids[end - block : end]))
-            leading = leading and prefix in self._known
+            # As in vLLM, the last token is computed in any case, and with it its block.
+            leading = leading and end < len(ids) and prefix in self._known
             cached += block if leading else 0
             self._known.add(prefix)
         return cached

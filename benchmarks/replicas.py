@@ -9,6 +9,7 @@ cores takes minutes. No part of a run is like another: at first batches only sta
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
-    """Sentences a second for each number of replicas, and its share of what the first number promises."""
+    """Sentences a second for each number of replicas, and its share of what the smallest number promises."""
     names = scripted.names(1000)
     demonstrations = {"pool_spans": "gold", "tagger": "none"}
     pool = scripted.write_pool(scratch / "pool.jsonl", 500, names)
@@ -72,14 +73,17 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
             rate, cores = measured(number)
             rates[number].append(rate)
             busy[number].append(cores)
-    first = workload.replicas[0]
-    linear = {number: [value * number / first for value in rates[first]] for number in workload.replicas}
-    return [
-        figure
-        for number in workload.replicas
-        for figure in (
-            Figure("sentences a second", "1/s", tuple(rates[number]), number),
-            Figure("share of linear", "", ratios(rates[number], linear[number]), number),
-            Figure("cores busy", "", tuple(busy[number]), number),
-        )
-    ]
+    return figures(rates, busy)
+
+
+def figures(rates: Mapping[int, Sequence[float]], busy: Mapping[int, Sequence[float]]) -> list[Figure]:
+    """Sentences a second and busy cores by the number of replicas; of all but the smallest, its share of linear."""
+    base = min(rates)
+    found = []
+    for number in rates:
+        found.append(Figure("sentences a second", "1/s", tuple(rates[number]), number))
+        if number != base:
+            linear = [value * number / base for value in rates[base]]
+            found.append(Figure("share of linear", "", ratios(rates[number], linear), number))
+        found.append(Figure("cores busy", "", tuple(busy[number]), number))
+    return found

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from benchmarks.fresh import in_fresh_process
 from benchmarks.measured import Figure
 from el4ner_ray.core.similarity import Floats
 from el4ner_ray.demonstrations import DemonstrationIndex
@@ -35,28 +36,35 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Sentences a second and memory for each size of the pool, and how many choices are not the reference's."""
-    random = np.random.default_rng(workload.seed)
     figures, wrong = [], 0
     for size in workload.pools:
-        before = psutil.Process().memory_info().rss
-        index = _index(size, random, scratch / str(size))
-        rates = []
-        for _ in range(workload.repeats):
-            queries = [_units(count, random) for count in random.integers(1, 6, workload.sentences)]
-            weights = [random.choice(np.array([4, 2, 1], np.float32), len(query)) for query in queries]
-            began, chosen = time.perf_counter(), []
-            for first in range(0, len(queries), _BATCH):
-                some = slice(first, first + _BATCH)
-                chosen += index.by_spans(queries[some], weights[some], [_K] * len(queries[some]))
-            rates.append(len(queries) / (time.perf_counter() - began))
-            wrong += sum(
-                not _among_the_best(chosen[number], reference(queries[number], weights[number], index))
-                for number in range(workload.checked)
-            )
-        memory = (psutil.Process().memory_info().rss - before) / 1e6
+        # What one size leaves in memory would be taken off the next one's.
+        rates, memory, wrong_of_size = in_fresh_process(_measured, workload, size, scratch / str(size))
+        wrong += wrong_of_size
         figures.append(Figure("sentences a second", "1/s", tuple(rates), size))
         figures.append(Figure("memory", "MB", (memory,), size))
     return [*figures, Figure("different from the reference", "sentences", (float(wrong),))]
+
+
+def _measured(workload: Workload, size: int, folder: Path) -> tuple[list[float], float, int]:
+    """Sentences a second of each repetition, MB that this process took for it, and choices not the reference's."""
+    random = np.random.default_rng(workload.seed)
+    before = psutil.Process().memory_info().rss
+    index = _index(size, random, folder)
+    rates, wrong = [], 0
+    for _ in range(workload.repeats):
+        queries = [_units(count, random) for count in random.integers(1, 6, workload.sentences)]
+        weights = [random.choice(np.array([4, 2, 1], np.float32), len(query)) for query in queries]
+        began, chosen = time.perf_counter(), []
+        for first in range(0, len(queries), _BATCH):
+            some = slice(first, first + _BATCH)
+            chosen += index.by_spans(queries[some], weights[some], [_K] * len(queries[some]))
+        rates.append(len(queries) / (time.perf_counter() - began))
+        wrong += sum(
+            not _are_the_best(chosen[number], reference(queries[number], weights[number], index))
+            for number in range(workload.checked)
+        )
+    return rates, (psutil.Process().memory_info().rss - before) / 1e6, wrong
 
 
 def reference(query: Floats, weights: Floats, index: DemonstrationIndex) -> list[float]:
@@ -70,9 +78,14 @@ def reference(query: Floats, weights: Floats, index: DemonstrationIndex) -> list
     return similarities
 
 
-def _among_the_best(chosen: list[int], similarities: list[float]) -> bool:
-    """Whether the similarities of the chosen are the largest there are, in order, but for the rounding of float32."""
-    best = sorted(similarities, reverse=True)[: len(chosen)]
+def _are_the_best(chosen: list[int], similarities: list[float]) -> bool:
+    """Whether k different ones are chosen, or all there are, and their similarities are the largest, in order.
+
+    Float32 may round two that are alike either way.
+    """
+    best = sorted(similarities, reverse=True)[:_K]
+    if not len(chosen) == len(set(chosen)) == len(best):
+        return False
     return bool(np.allclose([similarities[number] for number in chosen], best, atol=1e-6))
 
 

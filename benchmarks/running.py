@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,7 +109,10 @@ def annotate(
 ) -> Run:
     """`el4ner annotate` into `folder/output`, anew; stopped in good order when it takes more than `seconds`."""
     target = folder / output
-    arguments = ("annotate", corpus, "--pool", pool, "--output", target, "--force")
+    # `--force` would keep the results of every earlier run beside the new ones.
+    if target.exists():
+        shutil.rmtree(target)
+    arguments = ("annotate", corpus, "--pool", pool, "--output", target)
     watched = el4ner(folder, output, config, *arguments, program=program, seconds=seconds, watched=watched)
     return Run(target, json.loads((target / "run.json").read_text("utf-8")), watched)
 
@@ -135,12 +139,18 @@ def el4ner(
     with told_in.open("w") as told:
         process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)
         watched, deadline, stopped = watched or Watched(), time.monotonic() + seconds, False
-        while process.poll() is None:
-            if not stopped and time.monotonic() > deadline:
+        try:
+            while process.poll() is None:
+                if not stopped and time.monotonic() > deadline:
+                    process.terminate()
+                    stopped = True
+                watched.look(process.pid)
+                time.sleep(_POLL_SECONDS)
+        finally:
+            # Whatever ends the watching ends what is watched, with Ray and the engines.
+            if process.poll() is None:
                 process.terminate()
-                stopped = True
-            watched.look(process.pid)
-            time.sleep(_POLL_SECONDS)
+                process.wait()
     if process.returncode and not (stopped and process.returncode == 128 + signal.SIGTERM):
         raise subprocess.CalledProcessError(process.returncode, command, told_in.read_text("utf-8"))
     return watched

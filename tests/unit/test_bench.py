@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import msgspec
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import bench, cluster, commits, running
+from benchmarks import bench, cluster, commits, plots, replicas, retrieval, running
 from benchmarks.measured import Figure, Floor, ratios
 
 FIGURES = [
@@ -114,14 +116,23 @@ def test_memory_is_watched_on_the_driver_and_on_each_node() -> None:
     assert all(memory[0] > 0 for memory in watched.by_place.values())
 
 
-@pytest.mark.parametrize(("times", "ratio"), [(range(0, 90, 10), 1.0), ((0, 1, 2, 3, 4, 5, 6, 8, 10), 0.5)])
-def test_how_fast_a_run_was_late(tmp_path: Path, times: Sequence[int], ratio: float) -> None:
+@pytest.mark.parametrize(
+    ("times", "ratio"),
+    [
+        (range(0, 100, 10), 1.0),
+        ((0, 1, 2, 3, 4, 5, 6, 8, 10, 12), 0.5),
+        (range(9), None),
+        (range(3), None),
+        ((), None),
+    ],
+)
+def test_how_fast_a_run_was_late(tmp_path: Path, times: Sequence[int], ratio: float | None) -> None:
     (tmp_path / "annotations").mkdir()
     for number, seconds in enumerate(times):
         file = tmp_path / "annotations" / f"{number}.parquet"
         file.touch()
         os.utime(file, (seconds, seconds))
-    assert cluster.late_speed(tmp_path) == pytest.approx(ratio)
+    assert cluster.late_speed(tmp_path) == (ratio and pytest.approx(ratio))
 
 
 def test_growth_is_the_peak_of_the_last_third_against_the_middle() -> None:
@@ -140,6 +151,87 @@ def test_growth_is_the_peak_of_the_last_third_against_the_middle() -> None:
 def test_wrong_names_are_told(only: list[str], changes: list[str], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         bench.chosen(bench.read(bench.SCENARIOS), only, changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("replicas.repeats=three", "the workload of replicas: .*`replicas.repeats`"),
+        ("replicas.replicas=[1, 4.5]", "the workload of replicas: .*`replicas.replicas"),
+    ],
+)
+def test_wrong_values_are_told_before_anything_runs(tmp_path: Path, change: str, told: str) -> None:
+    with pytest.raises(bench.typer.BadParameter, match=told):
+        bench.main(["retrieval", "replicas"], [change], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_choices_must_be_all_that_were_asked_for() -> None:
+    similarities = [0.1, 0.9, 0.8, 0.7, 0.6, 0.5]
+    assert retrieval._are_the_best([1, 2, 3, 4, 5], similarities)
+    assert not retrieval._are_the_best([], similarities)
+    assert not retrieval._are_the_best([1, 2, 3, 4], similarities)
+    assert not retrieval._are_the_best([1, 1, 2, 3, 4], [0.1, 0.9, 0.9, 0.8, 0.7])
+    assert not retrieval._are_the_best([1, 2, 3, 4, 0], similarities)
+    assert retrieval._are_the_best([1, 0], similarities[:2])
+
+
+def test_memory_of_a_pool_does_not_depend_on_those_before_it(tmp_path: Path) -> None:
+    # The same size three times, since names of figures are of sizes.
+    workload = retrieval.Workload(pools=[20_000] * 3, sentences=64, checked=0, repeats=1, seed=0)
+    taken = [figure.values[0] for figure in retrieval.measure(workload, tmp_path) if figure.name == "memory"]
+    assert min(taken) > 0.8 * max(taken) > 0
+
+
+def test_share_of_linear_is_of_the_smallest_number_of_replicas() -> None:
+    found = replicas.figures({16: [80.0], 1: [10.0], 4: [38.0]}, {16: [1.5], 1: [0.1], 4: [0.4]})
+    assert {f.at: f.values for f in found if f.name == "share of linear"} == {16: (0.5,), 4: (0.95,)}
+    assert {f.at: f.values for f in found if f.name == "cores busy"} == {16: (1.5,), 1: (0.1,), 4: (0.4,)}
+
+
+def test_curves_go_from_the_smallest_to_the_largest() -> None:
+    figures = [Figure("rate", "1/s", (float(at),), at) for at in (16, 1, 32, 4)]
+    _, axes = plt.subplots()
+    plots._curve(axes, figures, [])
+    assert list(axes.lines[0].get_xdata()) == [1, 4, 16, 32]
+    plt.close()
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that `running.el4ner` takes for el4ner: it notes its process and waits to be ended."""
+    (tmp_path / "waiting_program.py").write_text(
+        "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n", "utf-8"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return "waiting_program"
+
+
+def test_what_is_watched_ends_with_the_watching(tmp_path: Path, program: str) -> None:
+    class Failing(running.Watched):
+        def look(self, pid: int) -> None:
+            if Path("pid").exists():
+                raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        running.el4ner(tmp_path, "name", {}, program=program, watched=Failing())
+    assert not psutil.pid_exists(int(Path("pid").read_text("utf-8")))
+
+
+def test_a_run_leaves_nothing_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "program_that_writes.py").write_text(
+        "import pathlib, sys\nout = pathlib.Path(sys.argv[sys.argv.index('--output') + 1])\n"
+        "out.mkdir()\n(out / 'run.json').write_text('{}')\n",
+        "utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(running, "_POLL_SECONDS", 0.05)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text('{"of": "another"}', "utf-8")
+    run = running.annotate(tmp_path, tmp_path / "corpus", tmp_path / "pool", "out", {}, program="program_that_writes")
+    assert run.content == {}
+    assert [file.name for file in run.output.iterdir()] == ["run.json"]
 
 
 @pytest.mark.parametrize(("changed", "of_gone"), [(False, "missed"), (True, "not measured")])

@@ -101,7 +101,16 @@ def test_naive_prompts_share_no_start_but_ask_the_same() -> None:
 
 
 def test_prompts_are_counted_as_a_prefix_cache_does() -> None:
-    prompts = ["aaaabbbbcc", "aaaabbbbcc", "aaaabbbb", "xaaabbbbcc", "aaaaxbbbcc", "aaaabbbbccccd"]
+    prompts = [
+        "aaaabbbbcc",
+        "aaaabbbbcc",
+        "aaaabbbb",
+        "xaaabbbbcc",
+        "aaaaxbbbcc",
+        "aaaabbbbccccd",
+        "ddddeeee",
+        "ddddeeeeff",
+    ]
     requests = [Request((prompt,)) for prompt in prompts]
 
     def counts(counter: PromptCounter) -> list[tuple[int, int]]:
@@ -111,7 +120,7 @@ def test_prompts_are_counted_as_a_prefix_cache_does() -> None:
     def letters(turns: tuple[str, ...]) -> list[int]:
         return list(map(ord, turns[0]))
 
-    assert counts(PromptCounter(letters, 4)) == [(10, 0), (10, 8), (8, 4), (10, 0), (10, 4), (13, 8)]
+    assert counts(PromptCounter(letters, 4)) == [(10, 0), (10, 8), (8, 4), (10, 0), (10, 4), (13, 8), (8, 0), (10, 8)]
     assert counts(PromptCounter(letters, None)) == [(len(prompt), 0) for prompt in prompts]
 
 
