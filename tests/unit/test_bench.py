@@ -211,7 +211,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_what_is_watched_ends_with_the_watching(tmp_path: Path, program: str) -> None:
     class Failing(running.Watched):
         def look(self, pid: int) -> None:
-            if Path("pid").exists():
+            if Path("pid").exists() and Path("pid").read_text("utf-8"):
                 raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):

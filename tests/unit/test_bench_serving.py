@@ -22,7 +22,7 @@ def test_every_bare_request_makes_the_calls_that_a_served_one_makes() -> None:
         engine.start()
     try:
         ports = [heard.recv() for heard, _ in pipes]
-        took = asyncio.run(bare_calls._measured(ports, clients=2, seconds=0.3, spread=0.0))
+        took = asyncio.run(bare_calls._measured(ports, clients=4, seconds=1.0, spread=0.0))
     finally:
         for engine in engines:
             engine.terminate()
@@ -30,7 +30,7 @@ def test_every_bare_request_makes_the_calls_that_a_served_one_makes() -> None:
     asked = {"requests": 1, "seconds": 0.01}
     all_of_them = {"fake-a": asked, "fake-b": asked, "fake-c": asked}
     served = serve_load.rounds({"extract": all_of_them, "classify": all_of_them, "verify": {"fake-a": asked}})
-    assert len(took) > 2
+    assert len(took) >= 4
     assert {one.calls for one in took} == {len(served)}
 
 
