@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from el4ner_ray.accounting import summaries
-from el4ner_ray.config import JobConfig, ModelConfig, capacity, comparable, restored
+from el4ner_ray.config import JobConfig, ModelConfig, restored
 from el4ner_ray.engines.serving import CoreShare, core_shares
 from el4ner_ray.errors import UsageError
+from el4ner_ray.fingerprint import capacity_of, comparable
 from el4ner_ray.sink import Place
 
 Costs = Mapping[str, float]
@@ -92,7 +93,7 @@ def _as_it_ran(run: Mapping[str, Any], where: str) -> tuple[JobConfig, int | Non
     models = run["config"]["models"]
     own: dict[str, Any] = {
         "replicas": {model["name"]: model["replicas"] for model in models},
-        "capacity": {model["name"]: capacity(model) for model in models},
+        "capacity": {model["name"]: capacity_of(model) for model in models},
     }
     if on_cores(restored(run["config"])):
         own["cores"] = run.get("cores")

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from el4ner_ray import capacity, cluster, machine, pipeline, tracing
 from el4ner_ray.accounting import Accounts, Parts, Retried, take_stock, together
 from el4ner_ray.calibration import VERSION, calibrated, figures, operating_point, read_fusion
-from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig, capacity, fingerprint, fingerprint_fields
+from el4ner_ray.config import MIN_CALIBRATION_SENTENCES, JobConfig
 from el4ner_ray.core.fusion import Fusion, OperatingPoint
 from el4ner_ray.core.prompting import Prompts
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
@@ -29,6 +29,7 @@ from el4ner_ray.engines import bundled, serving
 from el4ner_ray.engines.applications import Starting
 from el4ner_ray.engines.identity import source_identity
 from el4ner_ray.errors import El4nerError, FatalError, UsageError
+from el4ner_ray.fingerprint import capacity_of, fingerprint, fingerprint_fields
 from el4ner_ray.languages import NO_TAGGER, cut_as_english, has_rules
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.placement import beside_themselves, cards_needed
@@ -139,7 +140,7 @@ def annotate(
             "started": run["started"],
             "cores": run["cores"],
             "replicas": {model["name"]: model["replicas"] for model in run["config"]["models"]},
-            "capacity": {model["name"]: capacity(model) for model in run["config"]["models"]},
+            "capacity": {model["name"]: capacity_of(model) for model in run["config"]["models"]},
             "sentences": accounts.summary.sentences - before.sentences,
             "startup_seconds": round(ready - began, 2),
             "wall_seconds": round(ended - ready, 2),

@@ -14,9 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from el4ner_ray.accounting import Committed
-from el4ner_ray.config import comparable, fingerprint
 from el4ner_ray.errors import FatalError, UsageError
 from el4ner_ray.files import file_system, is_local
+from el4ner_ray.fingerprint import comparable, fingerprint
 from el4ner_ray.results import RUN_FILE, decoded_run
 from el4ner_ray.sink import ANNOTATIONS, ERRORS, Place
 

@@ -18,10 +18,11 @@ import ray
 
 from el4ner_ray import config as config_module
 from el4ner_ray import machine
-from el4ner_ray.config import CAPACITY, PROFILES, JobConfig, ReplicaRange, fingerprint, fingerprint_fields, load
+from el4ner_ray.config import PROFILES, JobConfig, ReplicaRange, load
 from el4ner_ray.engines import serving
 from el4ner_ray.engines.vllm import engine_arguments
 from el4ner_ray.errors import UsageError
+from el4ner_ray.fingerprint import CAPACITY, fingerprint, fingerprint_fields
 from el4ner_ray.job import NO_PROGRESS_SECONDS
 from el4ner_ray.placement import start_order
 from tests.conftest import ROOT

@@ -30,9 +30,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from el4ner_ray import accounting, job, parquet, retry, sink
 from el4ner_ray.accounting import Committed, Parts, Retried, take_stock
-from el4ner_ray.config import fingerprint, load, restored
+from el4ner_ray.config import load, restored
 from el4ner_ray.corpus import Corpus, Done, check_unchanged, read_blocks, survey
 from el4ner_ray.errors import FatalError, UsageError
+from el4ner_ray.fingerprint import fingerprint
 from el4ner_ray.output import alone, check_columns, open_output, read_run, write_run
 from el4ner_ray.pool import open_pool
 from el4ner_ray.report.statistics import count_failures
