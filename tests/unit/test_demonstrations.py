@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,35 +13,23 @@ import pytest
 from el4ner_ray import demonstrations
 from el4ner_ray.config import load
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY
-from el4ner_ray.core.similarity import Floats
-from el4ner_ray.demonstrations import FORMAT, DemonstrationIndex, read_metadata, write_index
+from el4ner_ray.demonstrations import DemonstrationIndex, read_metadata
 from el4ner_ray.errors import UsageError
 from el4ner_ray.labelled import LabelledSpan, LabelledText
 from el4ner_ray.parts import sentence_rows
-from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, Candidate, Span, usage_column
+from el4ner_ray.schema import DEMONSTRATIONS, QUERY_SPANS, SENTENCES, Candidate, Span, usage_column
 from el4ner_ray.stages import retrieve
-from el4ner_ray.text_models import Embedder
+from tests.scripted import ByFirstLetter, EqualWeights, index_of, table_of
 
 TWICE = "Washington met in Washington."
 
 
-class ByFirstLetter:
-    """Unit vectors; texts are alike that begin with the same letter."""
-
-    def embed(self, texts: Sequence[str]) -> Floats:
-        return np.array([np.eye(26, dtype=np.float32)[ord(text[0].lower()) - 97] for text in texts]).reshape(-1, 26)
-
-
-class EqualWeights:
-    def weights(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[Floats]:
-        return [np.ones(len(of_sentence), np.float32) for of_sentence in spans]
-
-
-def index_of(folder: Path, pool: Sequence[LabelledText], surfaces: Sequence[Sequence[str]]) -> str:
-    types = sorted({type_ for text in pool for _, type_ in text.mentions})
-    built_from = {"format": FORMAT, "types": types}
-    write_index(str(folder), pool, surfaces, cast(Embedder, ByFirstLetter()), built_from)
-    return str(folder)
+def retriever(monkeypatch: pytest.MonkeyPatch, folder: str, k: int, without_itself: bool = False) -> retrieve.Retrieve:
+    """The stage over an index, with models that need no files."""
+    monkeypatch.setattr(retrieve, "Embedder", lambda _: ByFirstLetter())
+    monkeypatch.setattr(retrieve, "Tagger", lambda *_: EqualWeights())
+    config = load(profile="fake", overrides={"demonstrations": {"k": k}})
+    return retrieve.Retrieve(config, folder, without_itself)
 
 
 def test_a_surface_of_two_types_in_a_sentence_stands_for_both(tmp_path: Path) -> None:
@@ -67,16 +54,73 @@ def test_without_a_span_in_the_pool_whole_sentences_are_compared(
         LabelledText(name, f"{name} met Ben.", (LabelledSpan(0, 4, "person"),)) for name in ("Anna", "Cleo", "Dora")
     ]
     folder = index_of(tmp_path / "index", pool, [[], [], []])  # the models listed nothing
-    monkeypatch.setattr(retrieve, "Embedder", lambda _: ByFirstLetter())
-    monkeypatch.setattr(retrieve, "Tagger", lambda *_: EqualWeights())
-    config = load(profile="fake", overrides={"demonstrations": {"k": 1}})
-    stage = retrieve.Retrieve(config, folder)
+    stage = retriever(monkeypatch, folder, k=1)
     rows = sentence_rows(["a"], [0], ["Dirk met Eve."], batch=0)
     asked: Any = [[[Candidate(Span(0, 4), ("fake-a",))]]]
     found = asyncio.run(stage.annotate(rows.append_column(QUERY_SPANS.name, QUERY_SPANS.encode(asked))))
     assert DEMONSTRATIONS.decode(found) == [[[2]]]
     (usage,) = usage_column("retrieve").decode(found)
     assert [of_embedder.fallbacks for of_embedder in usage.values()] == [1]
+
+
+PERSON = (LabelledSpan(0, 4, "person"),)
+
+
+def named(name: str, number: int) -> LabelledText:
+    return LabelledText(str(number), f"{name} met Ben.", PERSON)
+
+
+@pytest.mark.parametrize("spans", [[Span(0, 4)], []], ids=["by spans", "by the sentence"])
+def test_a_pool_sentence_is_shown_neither_itself_nor_its_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spans: list[Span]
+) -> None:
+    # What is learnt from it would else be learnt from its own answer.
+    names = ("Anna", "Cleo", "Anna", "Abel", "Anna", "Aron")
+    pool = [named(name, number) for number, name in enumerate(names)]
+    folder = index_of(tmp_path / "index", pool, [[name] for name in names])
+    asked = table_of(
+        [pool[0].text, "Anna left.", "Anna met Ben. "],
+        {SENTENCES: [[Span(0, 13)], [Span(0, 10)], [Span(0, 13)]]}
+        | {QUERY_SPANS: [[[Candidate(span, ("fake-a",)) for span in spans]]] * 3},
+    )
+
+    def found(without_itself: bool) -> list[list[list[int]]]:
+        stage = retriever(monkeypatch, folder, k=2, without_itself=without_itself)
+        chosen: list[list[list[int]]] = DEMONSTRATIONS.decode(asyncio.run(stage.annotate(asked)))
+        return chosen
+
+    assert found(without_itself=True) == [[[3, 5]], [[0, 2]], [[3, 5]]]
+    assert found(without_itself=False) == [[[0, 2]]] * 3
+
+
+def test_no_more_demonstrations_come_than_are_asked_for_where_copies_are_far_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("Anna", "Anna", "Mark", "Mila", "Mona")
+    pool = [named(name, number) for number, name in enumerate(names)]
+    folder = index_of(tmp_path / "index", pool, [[name] for name in names])
+    met = Candidate(Span(5, 8), ("fake-a",))
+    asked = table_of([pool[0].text], {SENTENCES: [[Span(0, 13)]], QUERY_SPANS: [[[met]]]})
+    stage = retriever(monkeypatch, folder, k=1, without_itself=True)
+    assert DEMONSTRATIONS.decode(asyncio.run(stage.annotate(asked))) == [[[2]]]
+
+
+def test_each_sentence_of_a_row_is_sought_for_by_its_own_spans_and_the_best_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("Cleo", "Anna", "Dora", "Ezra")
+    pool = [named(name, number) for number, name in enumerate(names)]
+    folder = index_of(tmp_path / "index", pool, [["Cleo"], ["Anna"], ["Dora", "Anna"], ["Ezra"]])
+    text = "Dirk met Abel. Anna slept. Eli saw Carl."
+    spans = [Span(0, 14), Span(15, 26), Span(27, 40)]
+    by = ("fake-a",)
+    queries = [[Candidate(Span(0, 4), by), Candidate(Span(9, 13), by)], [], [Candidate(Span(35, 39), by)]]
+    asked = table_of([text], {SENTENCES: [spans], QUERY_SPANS: [queries]})
+    found = asyncio.run(retriever(monkeypatch, folder, k=2).annotate(asked))
+    # Both of the first's spans stand in pool sentence 2; the second is compared as a whole, by its first letter.
+    assert DEMONSTRATIONS.decode(found) == [[[2, 1], [1, 0], [0, 1]]]
+    (usage,) = usage_column("retrieve").decode(found)
+    assert [(u.requests, u.fallbacks) for u in usage.values()] == [(3, 1)]
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{", b"\xff"])
