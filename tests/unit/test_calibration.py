@@ -37,7 +37,7 @@ def sentence(text: str, gold: Sequence[tuple[int, int, str]], found: Spans, valu
 
 
 def known() -> list[Weighed]:
-    """Sentences of eleven texts, of which one stands there three times, two without candidates, and some in conflict."""
+    """Eleven texts, one of them three times: two without candidates, four with two in conflict."""
     texts = [f"Name {letter} and Other {letter}" for letter in "abcdefgh"]
     # Both candidates begin at 0 and overlap: the first, shorter one is gold, and has the better evidence.
     conflicts = [sentence(t, [(0, 4, "x")], [(0, 4), (0, 6)], [2.0 + i / 10, 1.0]) for i, t in enumerate(texts[:4])]
@@ -67,7 +67,7 @@ def test_sentences_are_learnt_from_as_they_would_be_annotated() -> None:
     assert fusion.weights == fit(evidence, truth, fusion.penalty)
 
     best = held_out[:, 1:].max(axis=1)
-    left = np.array([not (0 < i % 2 and 1 <= i // 2 <= 4) for i in range(22)])  # but for what lost a conflict
+    left = np.array([not (i % 2 == 1 and 1 <= i // 2 <= 4) for i in range(22)])  # but for what lost a conflict
     assert fusion.scores == pytest.approx(fusion.scaling(best[left]).tolist())
     assert not np.allclose(fusion.scores, best[left], atol=0.01)
     labels = held_out[:, 1:].argmax(axis=1) + 1

@@ -97,7 +97,7 @@ SENTENCE_SPANS = [Span(0, 12), Span(13, 34)]
 
 
 def decided(index: str, typed: list[list[Entity]], threshold: float, *, nested: bool = False) -> list[list[Entity]]:
-    """By how many models found it: a utility of 1 for each, if the pool knows it under a type, else hardly any chance."""
+    """With a utility of 1 for each model that found it, where the pool knows it; else with hardly any chance."""
     learnt = fusion({"extracted by": 3.0}, {"near the label": 20.0}, nested=nested)
     stage = Fuse(CONFIG, LABELS, index, learnt, threshold)
     columns = {SENTENCES: [SENTENCE_SPANS], DEMONSTRATIONS: [[[0], [1]]], TYPED: [typed]}
