@@ -2,7 +2,7 @@
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner_ray.core.alignment import align, locate
@@ -37,6 +37,10 @@ CASES = [
     ("दिल्ली में", "दल", []),
     ("रामू गया", "राम", []),
     ("रामू गया", "रामू", ["रामू"]),
+    ("रामूगया", "रामू", []),
+    ("रामूगया", "गया", []),
+    ("कीर्तिगया रामू", "कीर्ति", []),
+    ("தமிழ்நாடு", "தமிழ்", []),
     ("स्\u200dवर", "स", []),
     ("Straße", "STRASSE", ["Straße"]),
     ("Straße", "s", []),
@@ -123,19 +127,35 @@ def test_a_number_before_a_surface_is_its_own_where_it_stands_in_the_sentence() 
     assert align(sentence, ["1. " * 5000 + "Bonn"])[0] == []
 
 
+_WORDS = st.text(st.sampled_from("aबé रामू ि्ىَ7_"), max_size=20)
+# Letters, marks and digits of scripts with spaces between words.
+_INSIDE_A_WORD = regex.compile(r"[[\p{Latin}\p{Devanagari}\p{Arabic}]&&[\p{L}\p{M}\p{N}]]{2}", regex.V1)
 _LETTERS = st.text(
     st.sampled_from("aé e\u0301🇩🇪🇺👩\u200d👍🏽한하\u1112\u1161\u11ab\u11a8パハ\u309aﾊﾟทำ\r\n"), max_size=30
 )
 
 
-@given(st.text(max_size=60) | _LETTERS, st.text(max_size=8) | _LETTERS)
-def test_spans_are_within_the_text_and_cut_no_character(sentence: str, surface: str) -> None:
+@st.composite
+def _sentence_and_surface(draw: st.DrawFn) -> tuple[str, str]:
+    """A text and a piece of it, which may begin and end anywhere; now and then another text."""
+    sentence = draw(st.text(max_size=60) | _LETTERS | _WORDS)
+    if draw(st.integers(0, 3)) == 0:
+        return sentence, draw(st.text(max_size=8) | _LETTERS)
+    start = draw(st.integers(0, len(sentence)))
+    return sentence, sentence[start : draw(st.integers(start, len(sentence)))]
+
+
+@settings(max_examples=300)
+@given(_sentence_and_surface())
+def test_spans_are_within_the_text_and_cut_neither_character_nor_word(pair: tuple[str, str]) -> None:
+    sentence, surface = pair
     ends = {0, *(match.end() for match in regex.finditer(r"\X", sentence))}
     for span in locate(sentence, surface):
         assert 0 <= span.start < span.end <= len(sentence)
         for place in (span.start, span.end):
             # A line feed after a carriage return is one character to Unicode, and white space to everybody else.
             assert place in ends or sentence[place - 1 : place + 1] == "\r\n"
+            assert not _INSIDE_A_WORD.fullmatch(sentence[max(place - 1, 0) : place + 1])
 
 
 @given(st.text(alphabet="ab é", min_size=1, max_size=30), st.integers(0, 30), st.integers(1, 10))

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from el4ner_ray.calibration import Weighed, learn_from, read_fusion, write_fusion
 from el4ner_ray.core.evidence import Evidence, Neighbourhood, names, shape, weigh
-from el4ner_ray.core.fusion import Fusion, Weights, best_penalty, choose, fit, operating_points, out_of_fold, resolve
+from el4ner_ray.core.fusion import (
+    Fusion,
+    OperatingPoint,
+    Weights,
+    best_penalty,
+    choose,
+    fit,
+    operating_points,
+    out_of_fold,
+    resolve,
+)
 from el4ner_ray.core.lexicon import NOT_AN_ENTITY, Lexicon
 from el4ner_ray.core.reliability import reliability
 from el4ner_ray.core.scaling import Scaling, fit_scaling
@@ -40,6 +50,31 @@ def test_fit_finds_the_weights_that_made_the_truth():
     assert weights.shared == pytest.approx((1.5, 0.0), abs=0.1)
     assert weights.labelled == pytest.approx((2.0,), abs=0.1)
     assert weights.bias[0] - weights.bias[1] == pytest.approx(1.0, abs=0.15)
+
+
+def test_units_and_zeros_of_features_change_no_probability():
+    # Percentages, logarithms and counts stand beside each other, and some never change: all models list everything.
+    evidence, truth, _ = simulated(600)
+    moved = Evidence(
+        np.c_[evidence.shared * [50.0, 0.02] + 7, np.full(600, 3.0)],
+        np.concatenate([evidence.labelled * 50 + 7, np.full((600, 2, 1), -2.0)], axis=2),
+    )
+    for penalty in (1.0, 100.0):
+        before, after = fit(evidence, truth, penalty), fit(moved, truth, penalty)
+        assert after.probabilities(moved) == pytest.approx(before.probabilities(evidence), abs=1e-4)
+        assert (after.shared[-1], after.labelled[-1]) == (0.0, 0.0)
+        assert after.labelled[0] == pytest.approx(before.labelled[0] / 50, rel=1e-3)
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.5, 0.95])
+def test_the_rate_of_entities_is_not_shrunk(rate):
+    # Most of what models list is no entity. The heaviest penalty leaves the mean probability where it was.
+    random = np.random.default_rng(3)
+    truth = np.where(random.random(2_000) < rate, random.integers(1, 3, 2_000), 0)
+    evidence = Evidence(random.normal(size=(2_000, 2)) * 50 + 7, random.normal(size=(2_000, 2, 1)) + 7)
+    for penalty in (1.0, 100.0, 1e6):
+        probabilities = fit(evidence, truth, penalty).probabilities(evidence)
+        assert 1 - probabilities[:, 0].mean() == pytest.approx((truth > 0).mean(), abs=1e-4)
 
 
 def test_fit_is_deterministic_and_survives_json():
@@ -123,6 +158,41 @@ def test_choose_takes_what_is_asked_for():
     assert choose(points, recall=0.3).threshold == 0.4
     with pytest.raises(ValueError, match="no threshold reaches recall"):
         choose(points, recall=0.9)
+
+
+# Threshold, precision, recall, F1, mean score. The largest F1 is neither the most nor the surest.
+STRICT = OperatingPoint(0.9, 1.0, 0.3, 0.46, 0.95)
+BALANCED = OperatingPoint(0.6, 0.8, 0.6, 0.69, 0.85)
+FLATTERED = OperatingPoint(0.5, 0.6, 0.65, 0.62, 0.82)
+LOOSE = OperatingPoint(0.2, 0.5, 0.7, 0.58, 0.7)
+POINTS = [STRICT, BALANCED, FLATTERED, LOOSE]
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ({}, BALANCED),
+        ({"precision": 0.96}, None),  # observed, but not expected
+        ({"precision": 0.95}, STRICT),
+        ({"precision": 0.82}, STRICT),
+        ({"precision": 0.8}, BALANCED),
+        ({"precision": 0.7}, BALANCED),  # the next is expected to have it, and had not
+        ({"precision": 0.6}, FLATTERED),
+        ({"precision": 0.5}, LOOSE),
+        ({"recall": 0.3}, STRICT),
+        ({"recall": 0.31}, BALANCED),
+        ({"recall": 0.65}, FLATTERED),
+        ({"recall": 0.7}, LOOSE),
+        ({"recall": 0.71}, None),
+    ],
+)
+def test_a_target_is_reached_with_as_much_of_the_other_as_can_be_had(asked, chosen):
+    for points in (POINTS, POINTS[::-1]):
+        if chosen is None:
+            with pytest.raises(ValueError, match="no threshold reaches"):
+                choose(points, **asked)
+        else:
+            assert choose(points, **asked) == chosen
 
 
 def test_a_lucky_threshold_is_not_taken_for_a_precision():
