@@ -28,7 +28,7 @@ class Scripted:
 
     def __init__(self, answer: Answer, slow: str = "") -> None:
         """The model `slow` answers after the others, whatever order they are asked in."""
-        self._answer, self._slow = answer, slow
+        self.answer, self._slow = answer, slow
         self.asked: dict[str, list[Request]] = {}
 
     async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
@@ -36,7 +36,7 @@ class Scripted:
         self.asked.setdefault(model, []).extend(requests)
         if model == self._slow:
             await asyncio.sleep(0.01)
-        return [self._answer(model, request) for request in requests]
+        return [self.answer(model, request) for request in requests]
 
     @property
     def counts(self) -> Counter[str]:

@@ -38,10 +38,20 @@ from el4ner_ray.output import alone, check_columns, open_output, read_run, write
 from el4ner_ray.pool import open_pool
 from el4ner_ray.report.statistics import count_failures
 from el4ner_ray.results import first_parts, read_annotations
-from el4ner_ray.schema import ANNOTATION_SCHEMA, Usage
+from el4ner_ray.schema import (
+    ANNOTATION_SCHEMA,
+    DECIDED,
+    SENTENCES,
+    Entity,
+    Span,
+    Usage,
+    failures_column,
+    usage_column,
+)  # fmt: skip
 from el4ner_ray.show import run_tables
-from el4ner_ray.sink import FileSummary, Place, commit, file_name
+from el4ner_ray.sink import AnnotationSink, FileSummary, Place, commit, file_name
 from tests.conftest import ROOT, write_empty_index, write_jsonl
+from tests.scripted import table_of
 
 FIELDS = {"k": 5}
 Row = tuple[str, int, str, str]  # doc_id, part, text, status
@@ -774,6 +784,67 @@ def test_a_run_that_committed_nothing_leaves_no_limit(tmp_path: Path, annotate: 
     assert only.keys() >= {"cores", "replicas"}
     change(place, status="running")
     assert annotate(corpus, limit=2)["documents"]["total"] == 2
+
+
+def test_each_session_tells_what_it_added(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": key, "text": key.upper()} for key in "abcde"])
+    annotate(corpus, limit=2)
+    run = annotate(corpus)
+    assert [session["sentences"] for session in run["sessions"]] == [2, 3]
+    assert run["sentences"] == 5
+    wall = sum(session["wall_seconds"] for session in run["sessions"])
+    assert run["sentences_per_second"] == pytest.approx(5 / max(wall, 0.01), abs=0.001)
+
+
+def test_an_output_is_not_resumed_against_the_wish(tmp_path: Path, annotate: Callable[..., dict[str, Any]]) -> None:
+    corpus = write_jsonl(tmp_path / "in.jsonl", [{"id": key, "text": key.upper()} for key in "abc"])
+    assert annotate(corpus, limit=1, resume=False)["documents"]["total"] == 1  # there is nothing yet
+    told = "holds annotations; resume them, name another folder, or use --force"
+    with pytest.raises(UsageError, match=told):
+        annotate(corpus, resume=False)
+    assert len(held(Place(str(tmp_path / "out")))) == 1
+    assert annotate(corpus, resume=False, force=True)["documents"]["total"] == 3
+    assert len(list(tmp_path.glob("out/superseded-*/annotations/*.parquet"))) == 1
+
+
+def test_a_file_of_annotations_tells_what_it_cost(tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "out"))
+    kept, dropped = (Entity(Span(0, 1), "x", 0.5, (), ("m",), kept=kept) for kept in (True, False))
+    columns = {
+        SENTENCES: [[Span(0, 1), Span(1, 2)], [], [Span(0, 2)]],
+        DECIDED: [[[kept, dropped], [kept]], [], [[dropped]]],
+        usage_column("extract"): [{"m": Usage(requests=2)}, {}, {"m": Usage(requests=1)}],
+        failures_column("extract"): [[], [], []],
+    }
+    tables = [table_of(["ab", "", "cd"], columns), table_of([], {column: [] for column in columns})]
+    AnnotationSink(place, ["extract"], pa.schema([]), documents_per_file=8).write(tables, None)
+    summary = take_stock(place).summary
+    assert (summary.sentences, summary.entities) == (3, 2)
+    assert summary.stages == {"extract": {"m": Usage(requests=3)}}
+
+
+def test_what_a_worker_wrote_is_listed_where_a_file_system_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Remembering(LocalFileSystem):
+        """Lists a folder as it was when it was first listed, as those of object stores do."""
+
+        cachable = False
+        seen: ClassVar[dict[str, list[str]]] = {}
+
+        def ls(self, path: str, detail: bool = False, **_: Any) -> list[str]:
+            return self.seen.setdefault(path, super().ls(path, detail))
+
+        def invalidate_cache(self, path: str | None = None) -> None:
+            self.seen.clear()
+
+    place = Place(str(tmp_path / "out"))
+    remembering = Remembering()
+    monkeypatch.setattr(sink, "file_system", lambda _: (remembering, place.uri))
+    place.write("annotations/a.parquet", b"")
+    assert len(place.files("annotations", ".parquet")) == 1
+    (Path(place.uri) / "annotations" / "b.parquet").touch()  # by another process
+    assert len(place.files("annotations", ".parquet")) == 2
 
 
 def test_what_preparing_took_outlives_a_run_that_went_no_further(
