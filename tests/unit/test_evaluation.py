@@ -110,8 +110,7 @@ def test_interval_agrees_with_drawing_documents_one_by_one() -> None:
     for confidence, tail in ((0.95, 0.025), (0.9, 0.05), (0.5, 0.25)):
         found = bootstrap_f1(scores, confidence, resamples=40_000)
         assert found is not None
-        # Chance moves a bound by 0.02 standard deviations, three times that less often than once in a hundred; the
-        # bounds for 0.95 and 0.9 are 0.3 apart.
+        # Chance moves a bound by 0.02 standard deviations, and those for 0.95 and 0.9 are 0.3 apart.
         assert (found.low, found.high) == pytest.approx(np.quantile(plain, [tail, 1 - tail]), abs=0.06 * plain.std())
 
 
