@@ -96,14 +96,18 @@ TEXT = "Zoe saw Ulm. Anna Olsen left Oslo."
 SENTENCE_SPANS = [Span(0, 12), Span(13, 34)]
 
 
-def decided(index: str, typed: list[list[Entity]], threshold: float, *, nested: bool = False) -> list[list[Entity]]:
-    """With a utility of 1 for each model that found it, where the pool knows it; else with hardly any chance."""
-    learnt = fusion({"extracted by": 3.0}, {"near the label": 20.0}, nested=nested)
+def run(index: str, typed: list[list[Entity]], threshold: float, learnt: Fusion) -> list[list[Entity]]:
+    """What the stage makes of the candidates of the two sentences, which have pool sentences 0 and 1 shown to them."""
     stage = Fuse(CONFIG, LABELS, index, learnt, threshold)
     columns = {SENTENCES: [SENTENCE_SPANS], DEMONSTRATIONS: [[[0], [1]]], TYPED: [typed]}
     [row] = DECIDED.decode(asyncio.run(stage.annotate(table_of([TEXT], columns))))
     sentences: list[list[Entity]] = row
     return sentences
+
+
+def decided(index: str, typed: list[list[Entity]], threshold: float, *, nested: bool = False) -> list[list[Entity]]:
+    """With a utility of 1 for each model that found it, where the pool knows it; else with hardly any chance."""
+    return run(index, typed, threshold, fusion({"extracted by": 3.0}, {"near the label": 20.0}, nested=nested))
 
 
 BOTH = ("fake-a", "fake-b")
@@ -121,6 +125,14 @@ def test_candidates_of_every_sentence_get_type_and_score_and_stay_where_they_are
     assert (entity.span, entity.kept) == (Span(8, 11), False)
     assert entity.score < 1e-6
     assert (second[0].votes, second[0].extracted_by) == (anna.votes, BOTH)
+
+
+def test_each_sentence_is_weighed_by_its_own_demonstrations(index: str) -> None:
+    # The first is shown a person and a place, the second a person alone.
+    learnt = fusion({}, {"demonstrated": 21.0})
+    [[ulm], [oslo]] = run(index, [[candidate(8, 11)], [candidate(29, 33)]], 0.0, learnt)
+    assert ulm.score == pytest.approx(np.e / (1 + 2 * np.e), abs=1e-6)
+    assert oslo.score == pytest.approx(expit(1.0), abs=1e-6)
 
 
 def test_a_sentence_without_candidates_has_none(index: str) -> None:
