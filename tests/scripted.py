@@ -30,12 +30,17 @@ class Scripted:
         """The model `slow` answers after the others, whatever order they are asked in."""
         self.answer, self._slow = answer, slow
         self.asked: dict[str, list[Request]] = {}
+        self._answering = 0
+        self.at_once = 0
+        """How many calls were being answered at the same time, at most."""
 
     async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
         """One completion a request, in order."""
         self.asked.setdefault(model, []).extend(requests)
-        if model == self._slow:
-            await asyncio.sleep(0.01)
+        self._answering += 1
+        self.at_once = max(self.at_once, self._answering)
+        await asyncio.sleep(0.01 if model == self._slow else 0)
+        self._answering -= 1
         return [self.answer(model, request) for request in requests]
 
     @property

@@ -90,6 +90,18 @@ def test_models_are_asked_while_their_vote_can_change_the_majority(
         assert [vote.model for vote in entity.votes] == list(config.model_names[:asked])
 
 
+@pytest.mark.parametrize(
+    ("count", "method", "at_once"),
+    [(1, "paper", 1), (2, "paper", 2), (3, "paper", 2), (4, "paper", 3), (5, "paper", 3), (5, "calibrated", 5)],
+)
+def test_those_whose_votes_are_needed_whatever_they_are_answer_at_once(count: int, method: str, at_once: int) -> None:
+    config = config_of(count, method)
+    ensemble = saying(dict.fromkeys(config.model_names, NONE))
+    typed(config, ensemble, "Oslo slept.", [(0, 4)])
+    assert ensemble.counts == dict.fromkeys(config.model_names, 1)
+    assert ensemble.at_once == at_once
+
+
 def test_the_last_model_is_asked_about_what_is_open_alone() -> None:
     def answer(model: str, request: Request) -> Completion:
         surface = request.turns[-1].removeprefix("Type of ").removesuffix(":")

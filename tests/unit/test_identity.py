@@ -28,7 +28,7 @@ def model(tmp_path: Path) -> Path:
         (lambda folder: (folder / "added.bin").touch(), False),
         (lambda folder: (folder / "nested" / "added.bin").touch(), False),
         (lambda folder: (folder / "model.safetensors").unlink(), False),
-        (lambda folder: (folder / "model.safetensors").rename(folder / "other.safetensors"), False),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "model-1.safetensors"), False),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"01234567890"), False),
         # Weights of tens of GB are not read.
         (lambda folder: (folder / "model.safetensors").write_bytes(b"9876543210"), True),

@@ -817,10 +817,11 @@ def test_a_file_of_annotations_tells_what_it_cost(tmp_path: Path) -> None:
         failures_column("extract"): [[], [], []],
     }
     tables = [table_of(["ab", "", "cd"], columns), table_of([], {column: [] for column in columns})]
+    tables += [tables[0].slice(0, 1).set_column(0, "doc_id", pa.array(["other"]))]
     AnnotationSink(place, ["extract"], pa.schema([]), documents_per_file=8).write(tables, None)
     summary = take_stock(place).summary
-    assert (summary.sentences, summary.entities) == (3, 2)
-    assert summary.stages == {"extract": {"m": Usage(requests=3)}}
+    assert (summary.sentences, summary.entities) == (3 + 2, 2 + 2)
+    assert summary.stages == {"extract": {"m": Usage(requests=3 + 2)}}
 
 
 def test_what_a_worker_wrote_is_listed_where_a_file_system_remembers(
