@@ -69,9 +69,9 @@ def candidate(*votes: Vote, extracted_by: tuple[str, ...] = (), listed_by: tuple
 
 
 def evidence_of(entity: Entity, *others: Entity, around: Neighbourhood | None = None) -> Evidence:
-    """For the first of the candidates, near to no entity by 0.25, to the labels by 0.5 and 0.125."""
+    """For the first of the candidates, near to no entity by 0.75, to the labels by 0.5 and 0.125."""
     candidates = [entity, *others]
-    near = np.array([[0.25, 0.5, 0.125]] * len(candidates), np.float32)
+    near = np.array([[0.75, 0.5, 0.125]] * len(candidates), np.float32)
     found = weigh("we saw Oslo", candidates, MODELS, LABELS, near, around or Neighbourhood(0.0, np.zeros(2)))
     return Evidence(found.shared[:1], found.labelled[:1])
 
@@ -88,7 +88,7 @@ def vote(model: str, label: str | None, *probabilities: float) -> Vote:
 
 
 UNSURE = {f"certainty of {model}": 0.5 for model in MODELS}
-NEAR = {"near a non-entity": 0.25, "near an entity": 0.5}
+NEAR = {"near a non-entity": 0.75, "near an entity": 0.5}
 EXTRACTED = {"extracted at all": 1.0}
 
 
