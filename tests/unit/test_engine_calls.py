@@ -16,6 +16,7 @@ from el4ner_ray import logs
 from el4ner_ray.config import ModelConfig, load
 from el4ner_ray.engines import client
 from el4ner_ray.engines.base import Completion, Request
+from el4ner_ray.engines.busy import BusyTime
 from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.engines.vllm import VllmEngine
 from el4ner_ray.errors import RetryableError
@@ -147,7 +148,7 @@ def test_an_answer_that_the_engine_broke_off_is_asked_for_again(reason: str, cho
 
     engine = object.__new__(VllmEngine)
     engine._model = ModelConfig(name="phi-4", source="fake")
-    engine._llm, engine._ids = Llm(), itertools.count()
+    engine._llm, engine._ids, engine._busy = Llm(), itertools.count(), BusyTime()
     engine._prompts = SimpleNamespace(ids=lambda turns: [1])  # type: ignore[assignment]
     engine._token_ids = lambda written: [[number] for number, _ in enumerate(written)]  # type: ignore[assignment]
     told = rf"^model phi-4: the engine broke an answer off \({reason}\)$"

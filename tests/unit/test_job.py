@@ -13,9 +13,10 @@ import pytest
 
 from el4ner_ray import job
 from el4ner_ray.accounting import Accounts
-from el4ner_ray.config import JobConfig, fingerprint, load
+from el4ner_ray.config import JobConfig, load
 from el4ner_ray.core import prompting
 from el4ner_ray.errors import UsageError
+from el4ner_ray.fingerprint import fingerprint
 from el4ner_ray.job import deciding_fields, results
 from el4ner_ray.output import open_output, write_run
 from el4ner_ray.pool import Pool
