@@ -93,7 +93,7 @@ def written(setting: Setting) -> Place:
 @pytest.mark.parametrize("field", CHANGES)
 def test_an_output_is_not_resumed_with_what_would_annotate_otherwise(setting: Setting, field: str) -> None:
     place = written(setting)
-    assert open_output(place, setting.fields, resume=True, force=False).keys() == {("a", 0)}
+    assert open_output(place, setting.fields, resume=True, force=False).texts.keys() == {("a", 0)}
     CHANGES[field](setting)
     with pytest.raises(UsageError, match=f"was written with a different {field}; restore it, name another folder"):
         open_output(place, setting.fields, resume=True, force=False)
@@ -103,7 +103,7 @@ def test_an_output_is_resumed_whatever_the_run_is_fast_with(setting: Setting) ->
     place = written(setting)
     setting.models[0].update(replicas=3)
     setting.overrides.update(limits={"batch_documents": 3})
-    assert open_output(place, setting.fields, resume=True, force=False).keys() == {("a", 0)}
+    assert open_output(place, setting.fields, resume=True, force=False).texts.keys() == {("a", 0)}
 
 
 def test_speed_is_that_of_all_sessions_that_finished() -> None:
