@@ -1,15 +1,21 @@
 """Calls to an engine."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Generator
+import re
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import msgspec
 import pytest
-from ray.exceptions import OutOfMemoryError
+from grpc.aio import AioRpcError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, TaskCancelledError
+from ray.serve.exceptions import RayServeException
 from tenacity import wait_none
 
 from el4ner_ray import logs
@@ -19,7 +25,7 @@ from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.busy import BusyTime
 from el4ner_ray.engines.client import ServedEnsemble
 from el4ner_ray.engines.vllm import VllmEngine
-from el4ner_ray.errors import RetryableError
+from el4ner_ray.errors import FatalError, RetryableError
 from el4ner_ray.parts import sentence_rows
 from el4ner_ray.stages.asking import Asker
 from el4ner_ray.stages.base import Batch, spent
@@ -62,31 +68,106 @@ def test_a_call_that_nobody_waits_for_any_more_is_cancelled(monkeypatch: pytest.
     assert response.cancelled
 
 
-def test_an_engine_that_ray_ended_for_want_of_memory_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Answer:
-        async def _give(self) -> bytes:
-            if len(asked) == 1:
-                raise OutOfMemoryError("the node was low on memory")
-            return msgspec.msgpack.encode([Completion("Oslo")])
+class Calls:
+    """Stands for Serve: answers each request by its question, and raises each of `failures` first."""
 
-        def __await__(self) -> Generator[Any, None, bytes]:
-            return self._give().__await__()
+    def __init__(self, failures: Iterable[Exception] = ()) -> None:
+        self.asked: list[list[str]] = []
+        self.sessions: set[str] = set()
+        self._failures = iter(failures)
 
-        def cancel(self) -> None:
-            raise AssertionError("it has answered")
+    def options(self, session_id: str) -> SimpleNamespace:
+        self.sessions.add(session_id)
+        return SimpleNamespace(remote=self._generate)
 
-    def generate(_: bytes) -> Answer:
-        asked.append(1)
-        return Answer()
+    def _generate(self, payload: bytes) -> Answer:
+        questions = [request.turns[-1] for request in msgspec.msgpack.decode(payload, type=list[Request])]
+        self.asked.append(questions)
+        return Answer(next(self._failures, [Completion(question.upper()) for question in questions]))
 
-    asked: list[int] = []
-    handle = SimpleNamespace(remote=generate)
-    monkeypatch.setattr(ServedEnsemble, "_generate", lambda *_: SimpleNamespace(options=lambda session_id: handle))
-    monkeypatch.setattr(client, "wait_random_exponential", lambda **_: wait_none())
-    ensemble = ServedEnsemble(load(profile="fake"), "01")
-    [answer] = asyncio.run(ensemble._call("fake-a", [Request(("x",))], "", logs.bound(logging.getLogger())))
-    assert answer.text == "Oslo"
-    assert len(asked) == 2
+
+class Answer:
+    """What Serve gives for a call: completions, or what is raised."""
+
+    def __init__(self, outcome: Exception | list[Completion]) -> None:
+        self._outcome = outcome
+
+    async def _give(self) -> bytes:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return msgspec.msgpack.encode(self._outcome)
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._give().__await__()
+
+    def cancel(self) -> None:
+        assert isinstance(self._outcome, TimeoutError), "it has answered"
+
+
+Asked = Callable[..., list[Completion]]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Completions for questions by engines that are called so, and again without a pause."""
+
+    def asked(calls: Calls, *questions: str, **limits: int) -> list[Completion]:
+        monkeypatch.setattr(ServedEnsemble, "_generate", lambda *_: calls)
+        monkeypatch.setattr(client, "wait_random_exponential", lambda **_: wait_none())
+        ensemble = ServedEnsemble(load(profile="fake", overrides={"limits": limits}), "01")
+        return asyncio.run(ensemble.ask("fake-a", [Request((question,)) for question in questions], "batch-7"))
+
+    return asked
+
+
+PASSING = [
+    RetryableError("scripted fault"),
+    RayActorError(),
+    ObjectLostError("ab", None, ""),
+    OutOfMemoryError("the node was low on memory"),
+    AioRpcError(grpc.StatusCode.UNAVAILABLE, None, None),
+    RayServeException("no replica"),
+    TaskCancelledError(),
+    TimeoutError("late"),
+]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: type(fault).__name__)
+def test_a_call_whose_fault_passes_is_made_again_as_often_as_is_allowed(ask: Asked, fault: Exception) -> None:
+    calls = Calls([fault] * 2)
+    [answer] = ask(calls, "x", retries=2)
+    assert (answer.text, answer.error) == ("X", "")
+    assert calls.asked == [["x"]] * 3
+    calls = Calls([fault] * 3)
+    [answer] = ask(calls, "x", retries=2)
+    assert answer.text == ""
+    assert re.match(rf"no answer after 3 tries: <?{type(fault).__name__}\b", answer.error)
+    assert len(calls.asked) == 3
+
+
+def test_a_fault_that_cannot_pass_is_raised_at_once(ask: Asked) -> None:
+    calls = Calls([FatalError("model fake-a: its memory is full")] * 2)
+    with pytest.raises(FatalError, match="its memory is full"):
+        ask(calls, "x")
+    assert len(calls.asked) == 1
+
+
+def test_calls_have_the_session_that_they_are_made_for(ask: Asked) -> None:
+    calls = Calls()
+    ask(calls, "x", "y", call_requests=1)
+    assert calls.sessions == {"batch-7"}
+
+
+def test_calls_hold_no_more_requests_and_characters_than_fit(ask: Asked) -> None:
+    calls = Calls()
+    answers = ask(calls, *"abcdea", call_requests=2)
+    assert sorted(calls.asked) == [["a", "b"], ["c", "d"], ["e"]]
+    assert [answer.text for answer in answers] == list("ABCDEA")
+    # gRPC takes 4 MiB, and a character may have 4 bytes.
+    long = [letter * 400_000 for letter in "abc"]
+    calls = Calls()
+    ask(calls, *long)
+    assert sorted(calls.asked) == [long[:2], long[2:]]
 
 
 def test_an_answer_for_equal_sentences_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
