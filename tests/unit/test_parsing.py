@@ -27,6 +27,11 @@ CASES = [
     ("", True, (), True),
     ("   ", True, (), True),
     ("| | |", True, (), True),
+    # What stands before the first line, and what a cut takes away, changes neither the names nor what is told.
+    ("\n\n  Ana | Paris\nand more", True, ("Ana", "Paris"), False),
+    ("none", False, (), True),
+    ("none | no", False, (), True),
+    ("‘Ana’ | «Paris» | ’Rome‘ | »Oslo« | ”Bo“", True, ("Ana", "Paris", "Rome", "Oslo", "Bo"), False),
     ("Ana\nSentence: x", True, ("Ana",), False),
     ("Sentence: Ana went", True, (), True),
     ("Entities: Ana | Paris", True, ("Ana", "Paris"), False),
@@ -81,6 +86,7 @@ def test_a_label_outside_the_set_is_an_abstention(answer: str, choice: str | Non
     ("answer", "finished", "surfaces"),
     [
         ("Ana\n- Paris\n- Rome", True, ("Ana", "Paris", "Rome")),
+        ("• Ana\n– Paris\n  •Rome\n–Oslo", True, ("Ana", "Paris", "Rome", "Oslo")),
         ("1. Ana\n2) Paris\n\n* Rome", True, ("Ana", "Paris", "Rome")),
         ("Ana\n- Ana\n- Ana\n- A", False, ("Ana",)),
         ("none", True, ()),
@@ -107,12 +113,30 @@ def test_parse_list(answer: str, finished: bool, surfaces: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize(
+    ("answer", "finished", "problem"),
+    [
+        ("Ana\n- Paris", True, False),
+        ("Ana\n- Paris\n- Pa", False, False),
+        ("Ana\n- none\n- n", False, False),
+        ("none\n- n", False, True),
+        ("a very long name that never en", False, True),
+        ("", True, True),
+    ],
+)
+def test_a_list_that_was_cut_off_has_a_problem_where_no_name_is_left(
+    answer: str, finished: bool, problem: bool
+) -> None:
+    assert bool(parse_list(answer, finished).problem) == problem
+
+
+@pytest.mark.parametrize(
     ("surface", "found"),
     [
         ("Ana, Paris", ("Ana", "Paris")),
         ("person: Ana", ("person", "Ana")),
         ("王小明、北京", ("王小明", "北京")),
         ("Ana - Paris", ("Ana", "Paris")),
+        *((f"Ana{separator}Bo", ("Ana", "Bo")) for separator in ",;:،、，；："),
         ("Saint-Denis", ()),
         ("1. Anna", ("Anna",)),
         ('1. "Anna"', ("Anna",)),
