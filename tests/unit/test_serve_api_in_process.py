@@ -107,6 +107,21 @@ class Broken(InProcessEnsemble):
         raise ZeroDivisionError("secret of the server")
 
 
+class Late(InProcessEnsemble):
+    """Is asked, and then an hour passes by the clock of the event loop."""
+
+    def __init__(self, config: JobConfig) -> None:
+        super().__init__(config)
+        self.asked = 0
+
+    async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
+        self.asked += 1
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        loop.time = lambda: now() + 3600  # type: ignore[method-assign]
+        return await asyncio.Future()
+
+
 Start = Callable[..., TestClient]
 
 
@@ -474,10 +489,13 @@ def test_beyond_the_limit_clients_are_sent_away_until_there_is_room(start: Start
 
 
 def test_the_time_limit(start: Start) -> None:
-    client = start(Held, limits=Limits(seconds=0.05))
+    # By no clock of this machine: how long cutting the texts takes would count.
+    client = start(Late, limits=Limits(seconds=3000))
+    late: Late = client.ensemble  # type: ignore[attr-defined]
     answer = client.post("/v1/annotate", json=BODY)
-    refused(answer, 503, "deadline", "0.05 s")
+    refused(answer, 503, "deadline", "3000 s")
     assert int(answer.headers["retry-after"]) > 0
+    assert late.asked > 0
     *_, last = lines(client, BODY | {"stream": True})
     assert (last["kind"], last["error"]["code"]) == ("error", "deadline")
     assert "\nel4ner_sentences_in_flight 0.0\n" in client.get("/metrics").text
@@ -663,10 +681,10 @@ def test_what_begins_when_the_server_stops_ends_with_it(stream: bool) -> None:
 
 
 def test_a_server_may_stop_while_a_time_limit_passes() -> None:
-    class Stopping(InProcessEnsemble):
+    class Stopping(Late):
         async def ask(self, model: str, requests: list[Request], session: str) -> list[Completion]:
             try:
-                return await asyncio.Future()
+                return await super().ask(model, requests, session)
             finally:
                 service.finish_within(1)
 
@@ -674,9 +692,11 @@ def test_a_server_may_stop_while_a_time_limit_passes() -> None:
         await service.answer(AnnotateRequest(**BODY))
 
     config = load(profile="fake")
-    service = Service(Annotator(config, None, Stopping(config)), Limits(seconds=0.01), Metrics())
+    ensemble = Stopping(config)
+    service = Service(Annotator(config, None, ensemble), Limits(), Metrics())
     with pytest.raises(DeadlineError):
         asyncio.run(use())
+    assert ensemble.asked > 0
 
 
 def test_equal_requests_share_their_stages() -> None:
