@@ -127,11 +127,21 @@ def test_the_files_shown_are_a_pool_and_a_label_set(page: Path, more: list[str],
         assert config.demonstrations.k <= len(texts)
 
 
+def figures(text: str) -> set[str]:
+    """The gigabytes and percentages of a text, whole: no "5 %" in "95 %" or in "0.5 %"."""
+    return set(re.findall(r"(?<![\d.,])\d[\d.,]*[ \u00a0](?:GB|%)", text))
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_figures_are_those_of_the_readme(page: Path) -> None:
-    measured = (ROOT / "README.md").read_text("utf-8")
     prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    assert [figure for figure in re.findall(r"\d[\d.]*[ \u00a0](?:GB|%)", prose) if figure not in measured] == []
+    assert figures(prose) - figures((ROOT / "README.md").read_text("utf-8")) == set()
+
+
+def test_a_part_of_a_figure_is_another() -> None:
+    measured = figures("It takes 10 GB, 48 GB or 1,024 GB; of 95 %, 0.48\u00a0% are wrong.")
+    assert measured == {"10 GB", "48 GB", "1,024 GB", "95 %", "0.48\u00a0%"}
+    assert figures("0 GB, 8 GB and 5 %").isdisjoint(measured)
 
 
 @pytest.fixture(scope="module")
