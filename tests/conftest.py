@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +24,7 @@ from hypothesis import settings
 from el4ner_ray.commands import console
 from el4ner_ray.demonstrations import write_index
 from el4ner_ray.text_models import Embedder
+from tests.processes import kill_all, started
 
 # Time limits on tests are pytest's. Hypothesis's own, 0.2 s an example, are missed where a machine is busy.
 settings.register_profile("el4ner", deadline=None)
@@ -32,6 +36,11 @@ DATA = Path(os.environ.get("EL4NER_DATA", ROOT / "data"))
 CALIBRATED = ("--profile", "fake", "--pool-spans", "gold", "--limit", "6", "--method", "calibrated")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the session as an exception, so that tests and fixtures end what they have started."""
+    signal.signal(signal.SIGTERM, lambda number, _: pytest.exit("SIGTERM", returncode=128 + number))
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +62,15 @@ def el4ner() -> Run:
 
     def run(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "el4ner_ray", *map(str, arguments)]
-        # A session of its own, so that a run that hangs is ended with everything it started.
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT
-        )
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            out, err = process.communicate()
-            pytest.fail(f"{command} took more than {timeout} s\n{out[-2000:]}\n{err[-4000:]}")
+        mark = f"el4ner-{uuid.uuid4()}"
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+        with started(command, mark, **pipes) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                kill_all(process, mark)
+                out, err = process.communicate()
+                pytest.fail(f"{command} took more than {timeout} s\n{out[-2000:]}\n{err[-4000:]}")
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return run
@@ -107,11 +115,24 @@ def until(condition: Callable[[], bool], seconds: float = 300, told: Callable[[]
         time.sleep(0.1)
 
 
+@contextmanager
+def held_ports(number: int) -> Iterator[list[int]]:
+    """Different ports of this machine that nobody listens on, nor is given while the context lasts.
+
+    Those who ask for them by number and set SO_REUSEADDR, as `el4ner serve` does, can listen there meanwhile.
+    """
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", 0))
+        yield [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody listens on; it may be given to another at once."""
+    with held_ports(1) as (port,):
+        return port
 
 
 def write_empty_index(folder: Path, built_from: Mapping[str, Any]) -> None:

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from el4ner_ray.config import JobConfig
 from el4ner_ray.engines.base import Completion, Request
 from el4ner_ray.engines.fake import ScriptedEngine
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT, held_ports, until
+from tests.processes import started
 
-SECONDS_TO_STOP = 60
+SECONDS_TO_START, SECONDS_TO_STOP = 600, 60
 
 
 class InProcessEnsemble:
@@ -41,31 +43,20 @@ class Server:
 @contextmanager
 def served(folder: Path, *options: str | Path, key: str) -> Iterator[Server]:
     """The command with profile fake on a free port, until the context ends; it listens when the context begins."""
-    port = free_port()
     log = folder / "serve.log"
-    command = [sys.executable, "-m", "el4ner_ray", "serve", "--profile", "fake", "--port", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *map(str, options)],
-            stdout=output,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"EL4NER_API_KEY": key},
-            start_new_session=True,
-            cwd=ROOT,
-        )
-        assert process.stderr
-        try:
-            for line in process.stderr:
-                output.write(line)
-                output.flush()
-                if b"listening on" in line:
-                    break
-            assert process.poll() is None, log.read_text("utf-8")
+    command = [sys.executable, "-m", "el4ner_ray", "serve", "--profile", "fake"]
+    environment = os.environ | {"EL4NER_API_KEY": key}
+    with held_ports(1) as (port,), log.open("wb") as output:
+        line = [*command, "--port", str(port), *options]
+        # To a file: a pipe that nobody reads would hold the server up once it is full.
+        pipes: dict[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT, "cwd": ROOT}
+        with started(line, str(folder), environment, **pipes) as process:
+
+            def listens() -> bool:
+                assert process.poll() is None, log.read_text("utf-8")
+                return "listening on" in log.read_text("utf-8")
+
+            until(listens, SECONDS_TO_START, lambda: log.read_text("utf-8"))
             yield Server(process, f"http://127.0.0.1:{port}", log)
-        finally:
             process.send_signal(signal.SIGTERM)
-            try:
-                output.write(process.communicate(timeout=SECONDS_TO_STOP)[1])
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
+            process.wait(SECONDS_TO_STOP)

@@ -89,36 +89,37 @@ def driver(suite: Suite, outcome: Outcome, times: int, how: signal.Signals) -> N
     while outcome.tried < times and not outcome.note:
         output = suite.output()
         for _ in range(min(RUNS_UNTIL_DONE, times - outcome.tried)):
-            run = suite.bench.start(output)
             # One in five dies while it starts.
             moment = (
                 suite.chance.uniform(-15, 0)
                 if suite.chance.random() < 0.2
                 else suite.chance.uniform(0, ANNOTATING_SECONDS)
             )
-            alive = (
-                run.sleep(15 + moment) if moment < 0 else run.until("el4ner: engines are ready") and run.sleep(moment)
-            )
-            if not alive:
-                _must_end_well(run, outcome)
-                break
-            run.process.send_signal(how)
-            killed = time.monotonic()
-            status = run.wait(60)
-            if how == signal.SIGTERM:
-                outcome.recovery.append(time.monotonic() - killed)
-                # Before Python's handler is there, the signal itself ends it. Ray's agents follow within seconds.
-                _, left = psutil.wait_procs(run.processes(""), timeout=30)
-                if status not in (128 + how, -how) or left:
-                    outcome.note = f"exit {status}, {len(left)} processes left"
+            with suite.bench.start(output) as run:
+                if moment < 0:
+                    alive = run.sleep(15 + moment)
+                else:
+                    alive = run.until("el4ner: engines are ready") and run.sleep(moment)
+                if not alive:
+                    _must_end_well(run, outcome)
+                    break
+                run.process.send_signal(how)
+                killed = time.monotonic()
+                status = run.wait(60)
+                if how == signal.SIGTERM:
+                    outcome.recovery.append(time.monotonic() - killed)
+                    # Before Python's handler is there, the signal itself ends it. Ray's agents follow within seconds.
+                    _, left = psutil.wait_procs(run.processes(""), timeout=30)
+                    if status not in (128 + how, -how) or left:
+                        outcome.note = f"exit {status}, {len(left)} processes left"
             outcome.tried += 1
             outcome.moments.append(moment)
             outcome.duplicated += rows(output)[1]
         began = time.monotonic()
-        last = suite.bench.start(output)
-        if how == signal.SIGKILL:
-            outcome.recovery.append(_next_commit(last, len(files(output)), began))
-        _must_end_well(last, outcome)
+        with suite.bench.start(output) as last:
+            if how == signal.SIGKILL:
+                outcome.recovery.append(_next_commit(last, len(files(output)), began))
+            _must_end_well(last, outcome)
         outcome.judge(output, suite.undisturbed)
 
 
@@ -126,22 +127,22 @@ def killed(suite: Suite, outcome: Outcome, times: int, title: str) -> None:
     """A process of the run is killed every few seconds while the run goes on."""
     while outcome.tried < times and not outcome.note:
         output = suite.output()
-        run = suite.bench.start(output, latency_ms=1500)
-        alive = run.until("el4ner: engines are ready")
-        began = time.monotonic()
-        while alive and outcome.tried < times:
-            alive = run.sleep(suite.chance.uniform(1, 6))
-            victims = run.processes(title)
-            if not alive or not victims:
-                continue
-            try:
-                suite.chance.choice(victims).kill()
-            except psutil.NoSuchProcess:
-                continue  # it ended by itself meanwhile
-            outcome.tried += 1
-            outcome.moments.append(time.monotonic() - began)
-            outcome.recovery.append(_next_commit(run, len(files(output)), time.monotonic()))
-        _must_end_well(run, outcome)
+        with suite.bench.start(output, latency_ms=1500) as run:
+            alive = run.until("el4ner: engines are ready")
+            began = time.monotonic()
+            while alive and outcome.tried < times:
+                alive = run.sleep(suite.chance.uniform(1, 6))
+                victims = run.processes(title)
+                if not alive or not victims:
+                    continue
+                try:
+                    suite.chance.choice(victims).kill()
+                except psutil.NoSuchProcess:
+                    continue  # it ended by itself meanwhile
+                outcome.tried += 1
+                outcome.moments.append(time.monotonic() - began)
+                outcome.recovery.append(_next_commit(run, len(files(output)), time.monotonic()))
+            _must_end_well(run, outcome)
         outcome.judge(output, suite.undisturbed)
 
 
@@ -154,19 +155,19 @@ def node(suite: Suite, outcome: Outcome, times: int) -> None:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         try:
             workers = [cluster.add_node(num_cpus=2) for _ in range(2)]
-            run = suite.bench.start(output, environment={"RAY_ADDRESS": cluster.address}, latency_ms=1500)
-            alive = run.until("el4ner: engines are ready")
-            began = time.monotonic()
-            while alive and outcome.tried < times:
-                alive = run.sleep(suite.chance.uniform(3, 12))
-                if not alive:
-                    break
-                cluster.remove_node(workers[0], allow_graceful=False)
-                workers = [*workers[1:], cluster.add_node(num_cpus=2)]
-                outcome.tried += 1
-                outcome.moments.append(time.monotonic() - began)
-                outcome.recovery.append(_next_commit(run, len(files(output)), time.monotonic()))
-            _must_end_well(run, outcome)
+            with suite.bench.start(output, environment={"RAY_ADDRESS": cluster.address}, latency_ms=1500) as run:
+                alive = run.until("el4ner: engines are ready")
+                began = time.monotonic()
+                while alive and outcome.tried < times:
+                    alive = run.sleep(suite.chance.uniform(3, 12))
+                    if not alive:
+                        break
+                    cluster.remove_node(workers[0], allow_graceful=False)
+                    workers = [*workers[1:], cluster.add_node(num_cpus=2)]
+                    outcome.tried += 1
+                    outcome.moments.append(time.monotonic() - began)
+                    outcome.recovery.append(_next_commit(run, len(files(output)), time.monotonic()))
+                _must_end_well(run, outcome)
         finally:
             cluster.shutdown()
         outcome.judge(output, suite.undisturbed)
@@ -176,8 +177,8 @@ def hang(suite: Suite, outcome: Outcome, times: int) -> None:
     """Each engine stops answering, its health check too, after some calls; Serve restarts it, and it does so again."""
     for _ in range(times):
         output, began = suite.output(), time.monotonic()
-        run = suite.bench.start(output, hang_after=100)
-        _must_end_well(run, outcome)
+        with suite.bench.start(output, hang_after=100) as run:
+            _must_end_well(run, outcome)
         outcome.tried += 1
         outcome.recovery.append(time.monotonic() - began)
         outcome.judge(output, suite.undisturbed)
@@ -189,15 +190,15 @@ def garbage(suite: Suite, outcome: Outcome, times: int) -> None:
     suite.bench.finish(reference, garbage_rate=0.3)
     for _ in range(times):
         output = suite.output()
-        run = suite.bench.start(output, garbage_rate=0.3)
-        if run.until("el4ner: engines are ready") and run.sleep(suite.chance.uniform(5, ANNOTATING_SECONDS / 2)):
-            run.process.kill()
-            run.wait()
-            outcome.tried += 1
+        with suite.bench.start(output, garbage_rate=0.3) as run:
+            if run.until("el4ner: engines are ready") and run.sleep(suite.chance.uniform(5, ANNOTATING_SECONDS / 2)):
+                run.process.kill()
+                run.wait()
+                outcome.tried += 1
         began = time.monotonic()
-        last = suite.bench.start(output, garbage_rate=0.3)
-        outcome.recovery.append(_next_commit(last, len(files(output)), began))
-        _must_end_well(last, outcome)
+        with suite.bench.start(output, garbage_rate=0.3) as last:
+            outcome.recovery.append(_next_commit(last, len(files(output)), began))
+            _must_end_well(last, outcome)
         outcome.judge(output, reference)
 
 
@@ -205,8 +206,8 @@ def failing(suite: Suite, outcome: Outcome, times: int) -> None:
     """20 % of the calls fail."""
     for _ in range(times):
         output = suite.output()
-        run = suite.bench.start(output, failure_rate=0.2)
-        _must_end_well(run, outcome)
+        with suite.bench.start(output, failure_rate=0.2) as run:
+            _must_end_well(run, outcome)
         outcome.tried += 1
         outcome.judge(output, suite.undisturbed)
 
@@ -215,17 +216,17 @@ def disk_full(suite: Suite, outcome: Outcome, times: int) -> None:
     """The disk is full in the middle of the run: a line, exit status 1; with more room, the same command goes on."""
     for _ in range(times):
         with _small_disk(suite.output(), "200k") as output:
-            run = suite.bench.start(output)
-            status = run.wait()
+            with suite.bench.start(output) as run:
+                status = run.wait()
             last = run.told().splitlines()[-1]
             if status != 1 or "No space left on device" not in last or not files(output):
                 outcome.note = f"exit {status} after {len(files(output))} files: {last}"
             outcome.duplicated += rows(output)[1]
             _mount("remount,size=50m", output)
             began = time.monotonic()
-            again = suite.bench.start(output)
-            outcome.recovery.append(_next_commit(again, len(files(output)), began))
-            _must_end_well(again, outcome)
+            with suite.bench.start(output) as again:
+                outcome.recovery.append(_next_commit(again, len(files(output)), began))
+                _must_end_well(again, outcome)
             outcome.tried += 1
             outcome.judge(output, suite.undisturbed)
 
@@ -235,11 +236,12 @@ def read_only(suite: Suite, outcome: Outcome, times: int) -> None:
     for _ in range(times):
         with _small_disk(suite.output(), "50m") as output:
             _mount("remount,ro", output)
-            run = suite.bench.start(output)
-            if run.wait() != 2 or "Read-only file system" not in run.told() or "starting engines" in run.told():
-                outcome.note = f"exit {run.process.returncode}: {run.told()}"
+            with suite.bench.start(output) as run:
+                if run.wait() != 2 or "Read-only file system" not in run.told() or "starting engines" in run.told():
+                    outcome.note = f"exit {run.process.returncode}: {run.told()}"
             _mount("remount,rw", output)
-            _must_end_well(suite.bench.start(output), outcome)
+            with suite.bench.start(output) as again:
+                _must_end_well(again, outcome)
             outcome.tried += 1
             outcome.judge(output, suite.undisturbed)
 
@@ -253,14 +255,14 @@ def input_changed(suite: Suite, outcome: Outcome, times: int) -> None:
         files(output)[0].unlink()
         number, _ = suite.chance.choice(sorted(rows(output)[0]))
         suite.bench.corpus.write_bytes(original.replace(f"year {number}.".encode(), f"year {number}!".encode()))
-        run = suite.bench.start(output)
-        if run.wait() != 2 or f"the text of document '{number}'" not in run.told():
-            outcome.note = f"exit {run.process.returncode}: {run.told()}"
+        with suite.bench.start(output) as run:
+            if run.wait() != 2 or f"the text of document '{number}'" not in run.told():
+                outcome.note = f"exit {run.process.returncode}: {run.told()}"
         suite.bench.corpus.write_bytes(original)
         began = time.monotonic()
-        again = suite.bench.start(output)
-        outcome.recovery.append(_next_commit(again, len(files(output)), began))
-        _must_end_well(again, outcome)
+        with suite.bench.start(output) as again:
+            outcome.recovery.append(_next_commit(again, len(files(output)), began))
+            _must_end_well(again, outcome)
         outcome.tried += 1
         outcome.judge(output, suite.undisturbed)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psutil
 import pyarrow.parquet as pq
@@ -22,8 +21,8 @@ import yaml
 
 from el4ner_ray.schema import DOC_ID, PART
 from tests.conftest import ROOT, write_jsonl
+from tests.processes import marked, started
 
-MARK = "EL4NER_TEST_MARK"
 POLL_SECONDS = 0.1
 _WAIT = threading.Event()
 
@@ -61,27 +60,36 @@ class Bench:
         config.write_text(yaml.safe_dump(settings))
         arguments = ("annotate", self.corpus, "--pool", self.index, "--pool-spans", "gold")
         arguments += ("--profile", self.profile)
-        return Annotation(command(*arguments, "--output", output, "--config", config), output, environment or {})
+        return Annotation(command(*arguments, "--output", output, "--config", config), output, environment)
 
     def finish(self, output: Path, **more: Any) -> Annotation:
         """The same to its end, which must be a good one."""
-        run = self.start(output, **more)
-        if run.wait() != 0:
-            raise AssertionError(f"exit status {run.process.returncode}: {run.told()}")
-        return run
+        with self.start(output, **more) as run:
+            if run.wait() != 0:
+                raise AssertionError(f"exit status {run.process.returncode}: {run.told()}")
+            return run
 
 
 class Annotation:
-    """A running `el4ner annotate`."""
+    """A running `el4ner annotate`; it ends, with everything that it started, where the context does."""
 
-    def __init__(self, command: list[str], output: Path, environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], output: Path, environment: dict[str, str] | None) -> None:
         self.output = output
         self.mark = f"{output}-{time.monotonic_ns()}"
         self._stderr = output.with_name(f"{output.name}.stderr")
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {MARK: self.mark} | environment, text=True,
-            stdout=subprocess.DEVNULL, stderr=self._stderr.open("w"), start_new_session=True,
-        )  # fmt: skip
+        with ExitStack() as held:
+            told = held.enter_context(self._stderr.open("w"))
+            pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": told, "text": True, "cwd": ROOT}
+            self.process = held.enter_context(started(command, self.mark, os.environ | (environment or {}), **pipes))
+            self._held = held.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.__exit__(kind, error, trace)
 
     def told(self) -> str:
         """What it has written to standard error."""
@@ -94,7 +102,6 @@ class Annotation:
             if self.process.poll() is not None:
                 return False
             if time.monotonic() > end:
-                self.kill_all()
                 raise AssertionError(f"no line {line!r} within {seconds} s: {self.told()}")
             _WAIT.wait(POLL_SECONDS)
         return True
@@ -112,19 +119,10 @@ class Annotation:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not done within {seconds} s: {self.told()}") from None
-        finally:
-            if self.process.poll() is None:
-                self.kill_all()
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Its living processes whose title starts so."""
-        return [p for p in psutil.process_iter() if _environment(p) == self.mark and _title(p).startswith(title)]
-
-    def kill_all(self) -> None:
-        """End it with everything that it started."""
-        for process in [self.process, *self.processes("")]:
-            with _gone_is_fine():
-                process.send_signal(signal.SIGKILL)
+        return [process for process in marked(self.mark) if _title(process).startswith(title)]
 
 
 def files(output: Path) -> list[Path]:
@@ -166,20 +164,7 @@ def _name(number: int) -> str:
     return f"{'ABCDEFGH'[number % 8]}{'aeiou'[number % 5]}{'lmnrst'[number % 6]}a Lund"
 
 
-def _environment(process: psutil.Process) -> str | None:
-    with _gone_is_fine():
-        mark: str | None = process.environ().get(MARK)
-        return mark
-    return None
-
-
 def _title(process: psutil.Process) -> str:
-    with _gone_is_fine():
+    with suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, ProcessLookupError):
-        yield

@@ -134,33 +134,33 @@ def undisturbed(four_nodes: Cluster, job: Job, tmp_path_factory: pytest.TempPath
     """The output of a run in which nothing happens: three engines on three nodes, a GPU each."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     until(lambda: free_gpus() == 3)
-    run = job.start(output)
-    until(lambda: replicas().keys() == set(MODELS))
-    with_gpus = {node.node_id for node in four_nodes.worker_nodes}
-    assert set(replicas().values()) == with_gpus  # three engines on three nodes: one each
-    until(lambda: free_gpus() == 0)
-    assert run.wait(200) == 0, run.told()
+    with job.start(output) as run:
+        until(lambda: replicas().keys() == set(MODELS))
+        with_gpus = {node.node_id for node in four_nodes.worker_nodes}
+        assert set(replicas().values()) == with_gpus  # three engines on three nodes: one each
+        until(lambda: free_gpus() == 0)
+        assert run.wait(200) == 0, run.told()
     return output
 
 
 def test_a_lost_node_changes_nothing(four_nodes: Cluster, job: Job, undisturbed: Path, tmp_path: Path) -> None:
     disturbed = tmp_path / "disturbed"
     until(lambda: free_gpus() == 3)
-    run = job.start(disturbed)
-    until(lambda: bool(files(disturbed)))
-    committed = len(files(disturbed))
-    (lost,) = [node for node in four_nodes.worker_nodes if node.node_id == replicas()["fake-b"]]
-    four_nodes.remove_node(lost, allow_graceful=False)
-    added = four_nodes.add_node(num_cpus=1, num_gpus=1, **NODE)
-    ended = run.process.poll
-    # The loss is noticed after half a minute, and on a busy machine the next engine takes its time, too.
-    until(
-        lambda: replicas().get("fake-b") == added.node_id or ended() is not None,
-        seconds=240,
-        told=lambda: (engines(), run.told()),
-    )
-    assert ended() is None, run.told()
-    assert run.wait(200) == 0, run.told()
+    with job.start(disturbed) as run:
+        until(lambda: bool(files(disturbed)))
+        committed = len(files(disturbed))
+        (lost,) = [node for node in four_nodes.worker_nodes if node.node_id == replicas()["fake-b"]]
+        four_nodes.remove_node(lost, allow_graceful=False)
+        added = four_nodes.add_node(num_cpus=1, num_gpus=1, **NODE)
+        ended = run.process.poll
+        # The loss is noticed after half a minute, and on a busy machine the next engine takes its time, too.
+        until(
+            lambda: replicas().get("fake-b") == added.node_id or ended() is not None,
+            seconds=240,
+            told=lambda: (engines(), run.told()),
+        )
+        assert ended() is None, run.told()
+        assert run.wait(200) == 0, run.told()
     assert committed < len(files(disturbed))
     assert compare(disturbed, undisturbed) == Difference(0, 0, 0)
 
@@ -168,11 +168,11 @@ def test_a_lost_node_changes_nothing(four_nodes: Cluster, job: Job, undisturbed:
 def test_replicas_come_while_calls_queue_and_change_nothing(job: Job, undisturbed: Path, tmp_path: Path) -> None:
     growing = tmp_path / "growing"
     until(lambda: not engines())
-    run = job.start(growing, GROWING)
-    until(lambda: len(engines()) == 3)  # one of each, as the range begins
-    until(lambda: [model for model, _ in engines()].count("fake-b") == 3 or run.process.poll() is not None)
-    assert run.process.poll() is None, run.told()
-    committed = len(files(growing))
-    assert run.wait(200) == 0, run.told()
+    with job.start(growing, GROWING) as run:
+        until(lambda: len(engines()) == 3)  # one of each, as the range begins
+        until(lambda: [model for model, _ in engines()].count("fake-b") == 3 or run.process.poll() is not None)
+        assert run.process.poll() is None, run.told()
+        committed = len(files(growing))
+        assert run.wait(200) == 0, run.told()
     assert committed < len(files(growing))
     assert compare(growing, undisturbed) == Difference(0, 0, 0)

@@ -13,12 +13,14 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.conftest import ROOT, free_port, until, write_jsonl
+from tests.conftest import ROOT, held_ports, until, write_jsonl
+from tests.processes import started
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -68,7 +70,8 @@ def cluster() -> Iterator[Cluster]:
 def _cluster(folder: str) -> Iterator[Cluster]:
     # The agent that starts jobs goes without its server where another session of Ray has its usual port.
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
-    ports = {name: free_port() for name in names}
+    with held_ports(len(names)) as free:
+        ports = dict(zip(names, free, strict=True))
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     environment = os.environ | token | {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # as in cluster.yaml
     command = [
@@ -76,12 +79,10 @@ def _cluster(folder: str) -> Iterator[Cluster]:
         "--node-ip-address=127.0.0.1", "--object-store-memory=300000000",
         f"--temp-dir={folder}", *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
-    head = subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert head.stdout is not None
     cluster = Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", environment)
-    try:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with started(command, folder, environment, **pipes) as head:
+        assert head.stdout is not None
         for line in head.stdout:
             assert "Failed to start the dashboard" not in line
             if "Ray runtime started" in line:
@@ -89,7 +90,6 @@ def _cluster(folder: str) -> Iterator[Cluster]:
         # The agent that starts jobs registers after the head is up; Ray refuses jobs that come 10 s before it.
         until(cluster.takes_jobs)
         yield cluster
-    finally:
         os.killpg(head.pid, signal.SIGTERM)
         head.communicate(timeout=60)
 
