@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import doctest
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import el4ner_ray.ensemble
 from el4ner_ray import Ensemble, JobConfig, annotate, cluster
 from el4ner_ray.errors import FatalError, UsageError
 from tests.conftest import ROOT, until
-from tests.integration.test_resume import marked
+from tests.processes import marked, started
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -45,14 +44,18 @@ def test_a_script_that_closes_nothing_leaves_no_process(tmp_path: Path) -> None:
         f"from el4ner_ray import Ensemble, JobConfig\nconfig = JobConfig.load(profile='fake', **{SETTINGS['fields']})\n"
     )
     code += f"print(Ensemble(config).start().annotate(['Anna met Ben.'], {SETTINGS['pool']!r}))\n"
-    environment = os.environ | {"EL4NER_TEST_MARK": mark}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[<0: 'Anna met Ben.' ['Anna' date 0.80, 'Ben' person 0.80]>]\n"
-    assert "Traceback" not in done.stderr
-    # Ray's own agents follow its raylet within seconds.
-    _, alive = psutil.wait_procs([p for p in psutil.process_iter() if marked(p, mark)], timeout=30)
-    assert not alive
+    code += f"from tests.processes import marked\nprint(len(marked({mark!r})))\n"
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    with started([sys.executable, "-c", code], mark, **pipes) as process:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        answer, running = out.splitlines()
+        assert answer == "[<0: 'Anna met Ben.' ['Anna' date 0.80, 'Ben' person 0.80]>]"
+        assert int(running) > 5
+        assert "Traceback" not in err
+        # Ray's own agents follow its raylet within seconds.
+        _, alive = psutil.wait_procs(marked(mark), timeout=30)
+        assert not alive
 
 
 def test_closing_after_the_session_has_ended_starts_no_other() -> None:

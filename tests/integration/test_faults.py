@@ -31,15 +31,17 @@ def undisturbed(bench: Bench) -> Path:
 def test_engines_and_stages_that_die_are_replaced_and_their_work_is_done_again(
     bench: Bench, undisturbed: Path, tmp_path: Path
 ) -> None:
-    run = bench.start(tmp_path / "out", latency_ms=2000)
-    for title in (ENGINE_REPLICA, STAGE_ACTOR):
-        assert run.until("el4ner: engines are ready")
-        before = len(files(run.output))
-        for process in run.processes(title)[:2]:
-            process.kill()
-        while len(files(run.output)) <= before:
-            assert run.sleep(0.5), run.told()
-    assert run.wait() == 0, run.told()
+    with bench.start(tmp_path / "out", latency_ms=2000) as run:
+        for title in (ENGINE_REPLICA, STAGE_ACTOR):
+            assert run.until("el4ner: engines are ready")
+            before = len(files(run.output))
+            victims = run.processes(title)[:2]
+            assert len(victims) == 2, [process.name() for process in run.processes("")]
+            for process in victims:
+                process.kill()
+            while len(files(run.output)) <= before:
+                assert run.sleep(0.5), run.told()
+        assert run.wait() == 0, run.told()
     assert compare(run.output, undisturbed) == NOTHING
 
 
@@ -60,8 +62,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_ends_the_run_in_a_line_and_more_room_lets_it_go_on(
     bench: Bench, undisturbed: Path, small_disk: Path
 ) -> None:
-    run = bench.start(small_disk, latency_ms=0)
-    assert run.wait() == 1, run.told()
+    with bench.start(small_disk, latency_ms=0) as run:
+        assert run.wait() == 1, run.told()
     last = run.told().splitlines()[-1]
     assert last.startswith("el4ner: the run ended: ")
     assert "cannot be written: No space left on device" in last

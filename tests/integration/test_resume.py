@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import ROOT, Run, write_jsonl
+from tests.conftest import ROOT, Run, until, write_jsonl
 from tests.integration.test_fake_run import rows_of
+from tests.processes import marked, started
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -99,35 +98,26 @@ def test_a_run_that_is_ended_leaves_no_process_and_resumes_with_nothing_lost_or_
     )
     arguments = ["annotate", str(corpus), "--pool", str(gold_index), "--pool-spans", "gold", "--profile", "fake"]
     arguments += ["--output", str(output), "--config", str(config)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "el4ner_ray", *arguments],
-        env=os.environ | {"EL4NER_TEST_MARK": mark}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("el4ner: engines are ready"):
-            break
-    waiting = threading.Event()
-    while not list(output.glob("annotations/*.parquet")):
-        assert process.poll() is None
-        waiting.wait(0.2)
-    process.send_signal(how)
-    if how == signal.SIGTERM:
-        process.stderr.read()
-    assert process.wait(30) == (128 + how if how == signal.SIGTERM else -how)
-    # Ray's own agents follow its raylet within seconds; what was started must be gone when the 30 s are over.
-    left = [p for p in psutil.process_iter() if marked(p, mark)]
-    _, alive = psutil.wait_procs(left, timeout=30)
-    assert not alive
+    told = tmp_path / "stderr"
+    with (
+        told.open("w") as stderr,
+        started(
+            [sys.executable, "-m", "el4ner_ray", *arguments], mark, stderr=stderr, stdout=subprocess.DEVNULL
+        ) as process,
+    ):
+
+        def commits() -> bool:
+            assert process.poll() is None, told.read_text()
+            return bool(list(output.glob("annotations/*.parquet")))
+
+        until(commits, 600, told.read_text)
+        assert len(marked(mark)) > 5
+        process.send_signal(how)
+        assert process.wait(30) == (128 + how if how == signal.SIGTERM else -how)
+        # Ray's own agents follow its raylet within seconds; what was started must be gone when the 30 s are over.
+        _, alive = psutil.wait_procs(marked(mark), timeout=30)
+        assert not alive
     committed = len(rows_of(output))
     assert 0 < committed < 40
     assert el4ner(*arguments).returncode == 0
     assert sorted(int(row["doc_id"]) for row in rows_of(output)) == list(range(40))
-
-
-def marked(process: psutil.Process, mark: str) -> bool:
-    """Whether the process has inherited the mark; one that is gone or a zombie has not."""
-    try:
-        return process.environ().get("EL4NER_TEST_MARK") == mark
-    except psutil.Error:
-        return False
