@@ -62,7 +62,7 @@ class Model(Protocol):
 
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
-    """Sentences a second of both, their ratio, and what F1 the pipeline's speed costs."""
+    """Sentences a second of both and their ratio, what each side computes for it, and what F1 the speed costs."""
     # An index with the pool's gold spans is built in a minute, and what is measured starts after it.
     task = Task.of(
         workload.data,
@@ -74,19 +74,33 @@ def measure(workload: Workload, scratch: Path) -> list[Figure]:
         pool_spans="gold",
     )
     few = [text.text for text in at_equal_distances(task.gold, workload.by_hand)]
-    pipeline, by_hand, f1 = [], [], []
+    pipeline, by_hand, f1, tokens, tokens_by_hand, in_engines = [], [], [], [], [], []
     for number in range(workload.repeats):
         run = task.annotate(scratch, f"pipeline-{number}")
         pipeline.append(float(run.content["sentences_per_second"]))
         f1.append(task.f1_of_run(run, scratch))
+        tokens.append(_computed(run.content["stages"]) / run.content["sentences"])
+        taken = run.watched.cpu_seconds
+        in_engines.append(taken["engines"] / sum(taken.values()))
         # The models end with their process: those of the next run need the memory.
-        by_hand.append(len(few) / in_fresh_process(_seconds, task.config, str(scratch / "index"), few))
+        seconds, computed = in_fresh_process(_one_by_one, task.config, str(scratch / "index"), few)
+        by_hand.append(len(few) / seconds)
+        tokens_by_hand.append(computed / len(few))
     return [
         Figure("times as many sentences a second", "", ratios(pipeline, by_hand)),
         Figure("pipeline", "sentences/s", tuple(pipeline)),
         Figure("sequential", "sentences/s", tuple(by_hand)),
+        Figure("computed tokens a sentence, pipeline", "tokens", tuple(tokens)),
+        Figure("computed tokens a sentence, sequential", "tokens", tuple(tokens_by_hand)),
+        Figure("engines' share of the pipeline's CPU time", "", tuple(in_engines)),
         Figure("F1 of the pipeline", "", tuple(f1)),
     ]
+
+
+def _computed(stages: Mapping[str, Mapping[str, Mapping[str, int]]]) -> int:
+    """The tokens that engines computed: of prompts what no cache held, and what they generated."""
+    usages = [usage for of_models in stages.values() for usage in of_models.values()]
+    return sum(u["prompt_tokens"] - u["cached_tokens"] + u["generated_tokens"] for u in usages)
 
 
 def at_equal_distances(texts: Sequence[T], count: int) -> list[T]:
@@ -95,12 +109,14 @@ def at_equal_distances(texts: Sequence[T], count: int) -> list[T]:
     return [texts[number * len(texts) // few] for number in range(few)]
 
 
-def _seconds(config: JobConfig, index: str, texts: list[str]) -> float:
-    plain = Sequential(config, index, {model.name: TransformersModel(model) for model in config.models})
+def _one_by_one(config: JobConfig, index: str, texts: list[str]) -> tuple[float, int]:
+    """Seconds, and tokens that the models computed."""
+    models = {model.name: TransformersModel(model) for model in config.models}
+    plain = Sequential(config, index, models)
     began = time.perf_counter()
     for text in texts:
         plain.annotate(text)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, sum(model.computed_tokens for model in models.values())
 
 
 class Sequential:
@@ -184,6 +200,7 @@ class TransformersModel:
         loaded = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
         self._model = loaded.to(self._device).eval()
         self._chat, self._template = model.chat_template, model.chat_template_kwargs
+        self.computed_tokens = 0
 
     def answer(self, turns: tuple[str, ...], max_tokens: int, stop: str) -> tuple[str, bool]:
         """See Model."""
@@ -191,6 +208,7 @@ class TransformersModel:
         generated = self._model.generate(
             ids, max_new_tokens=max_tokens, do_sample=False, stop_strings=[stop], tokenizer=self._tokenizer
         )[0, ids.shape[1] :]
+        self.computed_tokens += ids.shape[1] + len(generated)
         text: str = self._tokenizer.decode(generated, skip_special_tokens=True)
         return text.split(stop, 1)[0].strip(), stop in text or len(generated) < max_tokens
 
@@ -218,6 +236,7 @@ class TransformersModel:
         """Of each token of the vocabulary (v), after each of the `last` tokens alone: (last, v)."""
         import torch
 
+        self.computed_tokens += ids.shape[1]
         with torch.inference_mode():
             return torch.log_softmax(self._model(ids, logits_to_keep=last).logits[0].float(), -1)
 

@@ -52,10 +52,13 @@ def test_only_the_logits_that_are_read_are_computed(family: Any, choices: tuple[
     plain = object.__new__(TransformersModel)
     # As with a chat template, a choice stands without a space; the prompt is as it comes.
     plain._tokenizer, plain._model, plain._device, plain._chat = Letters(), Counted(whole), "cpu", True
+    plain.computed_tokens = 0
     prompt = "Anna met Ben. Anna:"
     plain._prompt = lambda turns: Letters().encode("".join(turns))
     found, probability = plain.choose((prompt,), choices)
     assert plain._model.rows == rows
+    answers = [""] if len(rows) == 1 else choices
+    assert plain.computed_tokens == sum(len(prompt + answer) for answer in answers)
 
     def score(choice: str) -> float:
         """Of the choice, or of its first token where that tells it, from all logits."""
