@@ -68,6 +68,17 @@ def test_kuberay_knows_the_fields(name: str) -> None:
     jsonschema.validate(kuberay(name), SCHEMA)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_rays_object_store_fits_into_shared_memory(name: str) -> None:
+    cluster = cluster_of(kuberay(name))
+    groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    for group in groups:
+        (shared,) = (v for v in group["template"]["spec"]["volumes"] if v["name"] == "shared-memory")
+        assert shared["emptyDir"]["medium"] == "Memory"
+        gib = int(shared["emptyDir"]["sizeLimit"].removesuffix("Gi"))
+        assert 0 < int(group["rayStartParams"]["object-store-memory"]) < 0.9 * gib * 2**30
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
