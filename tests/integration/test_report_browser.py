@@ -53,7 +53,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = run["config"] | {"models": [{"name": payload, "source": payload} for payload in HOSTILE]}
     write_run(folder / "run", rows, errors, config=config, stages=dict.fromkeys(HOSTILE, run["stages"]["extract"]))
     gold = [
-        {"id": row["doc_id"], "text": row["text"], "entities": [{"start": 0, "end": 1, "type": row["doc_id"]}]}
+        {
+            "id": row["doc_id"],
+            "text": row["text"],
+            "entities": [{"start": 0, "end": len(row["doc_id"]), "type": row["doc_id"]}],
+        }
         for row in rows
     ]
     write_report(str(folder / "run"), folder / "report.html", str(write_jsonl(folder / "gold.jsonl", gold)))
