@@ -17,44 +17,23 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import msgspec
-
 from benchmarks.fresh import in_fresh_process
 from benchmarks.measured import Figure, ratios
 from benchmarks.recording import FOLDER, recorded
 from benchmarks.running import Run
-from benchmarks.task import Task
+from benchmarks.task import OfText, Task
 from el4ner_ray.config import ModelConfig
 from el4ner_ray.engines.base import Request
 from el4ner_ray.engines.serving import environment_alone
 from el4ner_ray.engines.tokens import PromptEncoder
 from el4ner_ray.engines.vllm import VllmEngine, engine_arguments
 
-
-class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """`config` lies over the profile's; all models are used where `models` is empty."""
-
-    data: str
-    sentences: int
-    pool: int
-    profile: str
-    models: list[str]
-    config: dict[str, Any]
-    repeats: int
+Workload = OfText
 
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Wall times of both, and their ratio."""
-    # An index with the pool's gold spans is built in a minute, and what is measured starts after it.
-    task = Task.of(
-        workload.data,
-        workload.profile,
-        workload.models,
-        workload.sentences,
-        workload.pool,
-        workload.config,
-        pool_spans="gold",
-    )
+    task = workload.task()
     task.build_index(scratch)
     runs, bare = [], []
     for number in range(workload.repeats):

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 import numpy as np
 
 from benchmarks.fresh import in_fresh_process
 from benchmarks.measured import Figure, ratios
-from benchmarks.task import Task
+from benchmarks.task import OfText
 from el4ner_ray.config import JobConfig, ModelConfig
 from el4ner_ray.core.alignment import align
 from el4ner_ray.core.parsing import Extraction, parse_extraction, parse_list
@@ -33,20 +32,10 @@ from el4ner_ray.text_models import Embedder, Tagger
 T = TypeVar("T")
 
 
-class Workload(msgspec.Struct, forbid_unknown_fields=True):
-    """The pipeline annotates `sentences`, the plain implementation `by_hand` of them, at equal distances.
+class Workload(OfText, forbid_unknown_fields=True):
+    """The pipeline annotates `sentences`, the plain implementation `by_hand` of them, at equal distances."""
 
-    `config` lies over the profile's.
-    """
-
-    data: str
-    sentences: int
     by_hand: int
-    pool: int
-    profile: str
-    models: list[str]
-    config: dict[str, Any]
-    repeats: int
 
 
 class Model(Protocol):
@@ -63,16 +52,7 @@ class Model(Protocol):
 
 def measure(workload: Workload, scratch: Path) -> list[Figure]:
     """Sentences a second of both and their ratio, what each side computes for it, and what F1 the speed costs."""
-    # An index with the pool's gold spans is built in a minute, and what is measured starts after it.
-    task = Task.of(
-        workload.data,
-        workload.profile,
-        workload.models,
-        workload.sentences,
-        workload.pool,
-        workload.config,
-        pool_spans="gold",
-    )
+    task = workload.task()
     few = [text.text for text in at_equal_distances(task.gold, workload.by_hand)]
     pipeline, by_hand, f1, tokens, tokens_by_hand, in_engines = [], [], [], [], [], []
     for number in range(workload.repeats):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks import running
 from el4ner_ray.config import JobConfig, load
 from el4ner_ray.core.evaluation import evaluate
@@ -81,6 +83,24 @@ class Task:
             for text, found in zip(self.gold, entities, strict=True)
         }
         return evaluate({text.id: text.typed for text in self.gold}, predicted).micro.f1
+
+
+class OfText(msgspec.Struct, forbid_unknown_fields=True):
+    """The workload of a scenario over one data set. `config` lies over the profile's; no `models` means all of them."""
+
+    data: str
+    sentences: int
+    pool: int
+    profile: str
+    models: list[str]
+    config: dict[str, Any]
+    repeats: int
+
+    def task(self) -> Task:
+        """Its task. An index with the pool's gold spans is built in a minute, and what is measured starts after it."""
+        return Task.of(
+            self.data, self.profile, self.models, self.sentences, self.pool, self.config, pool_spans="gold"
+        )  # fmt: skip
 
 
 def _write(file: Path, texts: Sequence[LabelledText]) -> Path:
