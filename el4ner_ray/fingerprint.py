@@ -53,9 +53,7 @@ _NOT_IN_FINGERPRINT: Any = {
         "retries",
     },
     "fake": {"latency_ms", "calls_at_once", "failure_rate", "hang_after"},
-    "models": {
-        "__all__": dict.fromkeys(("gpus", "cpus", "core_share", "replicas", "rates"), True) | {"engine": set(CAPACITY)}
-    },
+    "models": {"__all__": {"gpus", "cpus", "core_share", "replicas", "rates"}},
 }
 
 
@@ -66,7 +64,7 @@ def fingerprint_fields(config: JobConfig, **more: str) -> dict[str, Any]:
         # Runs from before there was such a field are resumed.
         if not model["chat_template_kwargs"]:
             del model["chat_template_kwargs"]
-    return fields | more
+    return comparable(fields) | more
 
 
 def capacity_of(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def capacity_of(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a run without those that earlier versions took to decide annotations, too."""
+    """The fields of a run without CAPACITY, which earlier versions took to decide annotations, too."""
     models = [
         model | {"engine": {name: value for name, value in model["engine"].items() if name not in CAPACITY}}
         for model in fields.get("models", ())

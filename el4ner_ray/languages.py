@@ -43,10 +43,12 @@ def known(code: str) -> str:
 @cache
 def has_rules(language: str) -> bool:
     """Whether sentencex cuts the language by rules of its own or a related one's, not as it cuts English."""
+    if language == "en":
+        return True
     # Here, since engines read configurations, too, and cut no sentences.
     from el4ner_ray.sentences import sentence_spans
 
-    return language == "en" or sentence_spans(language, _TELLING) != sentence_spans("en", _TELLING)
+    return sentence_spans(language, _TELLING) != sentence_spans("en", _TELLING)
 
 
 def cut_as_english(language: str) -> str:

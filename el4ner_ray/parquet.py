@@ -25,11 +25,11 @@ def table(file: IO[bytes], columns: Iterable[str] | None = None) -> pa.Table:
 
 def batches(file: IO[bytes], columns: Iterable[str] | None = None, rows: int = 1024) -> Iterator[pa.RecordBatch]:
     """The same in batches of at most so many rows."""
-    yield from _opened(file).iter_batches(batch_size=rows, columns=_names(columns), use_threads=False)
+    yield from footer_and_batches(file, columns, rows)[1]
 
 
 def footer_and_batches(
-    file: IO[bytes], columns: Iterable[str], rows: int = 1024
+    file: IO[bytes], columns: Iterable[str] | None = None, rows: int = 1024
 ) -> tuple[pq.FileMetaData, Iterator[pa.RecordBatch]]:
     """The footer of a file, and its batches as `batches` gives them, from one look at where they are."""
     opened = _opened(file)
